@@ -1,0 +1,25 @@
+"""The engine's types, for the extensions that read images or look addresses up."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef struct Extent:
+    # One segment as C sees it: bytes [start, end) lie at data.
+    uint64_t start
+    uint64_t end
+    const uint8_t* data
+
+
+cdef class ImageView:
+    cdef Extent* extents
+    cdef readonly Py_ssize_t extent_count
+    cdef readonly int word_size
+    cdef readonly bint swapped
+    cdef object keep
+
+    # Index of the extent that holds an address, else of the next one after it
+    # (extent_count if there is none). `hint` is tried first.
+    cdef Py_ssize_t find(self, uint64_t address, Py_ssize_t hint) noexcept nogil
+
+    # Copies up to `size` bytes across adjoining extents; returns how many there were.
+    cdef uint64_t gather(self, uint64_t address, void* out, uint64_t size) noexcept nogil

@@ -1,0 +1,1 @@
+"""The ``kmemleak`` command, one module a subcommand."""

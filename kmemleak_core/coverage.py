@@ -1,0 +1,60 @@
+"""Collects what an analysis could not see or did not understand, to be told in its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageNote:
+    """One thing that was missing, malformed or skipped.
+
+    Parameters
+    ----------
+    code
+        Stable, dotted, machine-readable name: ``"dump.truncated"``, ``"heap.resync"``.
+    message
+        One sentence for a person.
+    count
+        How many times it was met.
+    nbytes
+        How many bytes of memory it concerns.
+    address
+        Where (the first place), if that means anything.
+    """
+
+    code: str
+    message: str
+    count: int = 1
+    nbytes: int = 0
+    address: int | None = None
+
+
+@dataclass(slots=True)
+class Coverage:
+    """The notes of one analysis, in the order in which they were made."""
+
+    notes: list[CoverageNote] = field(default_factory=list)
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        *,
+        count: int = 1,
+        nbytes: int = 0,
+        address: int | None = None,
+    ) -> None:
+        """Append one note; see `CoverageNote` for the parameters."""
+        self.notes.append(CoverageNote(code, message, count, nbytes, address))
+
+    def extend(self, notes: Iterable[CoverageNote]) -> None:
+        """Append many notes."""
+        self.notes.extend(notes)
+
+    def __iter__(self) -> Iterator[CoverageNote]:
+        return iter(self.notes)
+
+    def __len__(self) -> int:
+        return len(self.notes)

@@ -1,0 +1,1 @@
+"""Reads dump files into memory images, one module a format."""

@@ -1,0 +1,1 @@
+"""Shows a report, one renderer a format."""
