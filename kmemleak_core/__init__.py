@@ -5,10 +5,12 @@ from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapErro
 from .image import Hole, MemoryImage, Segment
 from .objects import BLACK, GREY, ObjectFlags, ObjectTable
 from .roots import RootRange, Roots, RootWord
+from .scan import Colour, References, ScanOptions, ScanResult, scan_image
 
 __all__ = [
     "BLACK",
     "GREY",
+    "Colour",
     "Dump",
     "DumpError",
     "FaultError",
@@ -20,11 +22,15 @@ __all__ = [
     "ObjectFlags",
     "ObjectTable",
     "OverlapError",
+    "References",
     "RootRange",
     "RootWord",
     "Roots",
+    "ScanOptions",
+    "ScanResult",
     "Segment",
     "Thread",
     "UsageError",
+    "scan_image",
 ]
 __version__ = "0.1.0"

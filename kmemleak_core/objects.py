@@ -239,7 +239,8 @@ def _spread(values: ArrayLike, dtype: Any, n: int, name: str) -> NDArray[Any]:
 
 def _ends(start: NDArray[np.uint64], length: NDArray[np.uint64]) -> NDArray[np.uint64]:
     end = start + np.maximum(length, np.uint64(1))
-    bad = np.flatnonzero(end <= start)
+    # One more is kept free, so that one past an end is an address too.
+    bad = np.flatnonzero((end <= start) | (end == np.uint64((1 << 64) - 1)))
     if bad.size:
         row = int(bad[0])
         raise ValueError(

@@ -1,0 +1,286 @@
+"""Turns an image, its objects and its roots into a ScanResult: which objects nobody reaches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._scan import NO_TARGET, AddressIndex, extract_references, mark
+from .errors import UsageError
+from .image import MemoryImage
+from .objects import ObjectFlags, ObjectTable
+from .roots import Roots
+
+if TYPE_CHECKING:
+    from .leaks import LeakTable
+
+
+class Colour(IntEnum):
+    """The kernel's colours."""
+
+    WHITE = 0
+    GRAY = 1
+    BLACK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What counts as a reference.
+
+    Parameters
+    ----------
+    alignment
+        Words start at multiples of so many bytes (1, 2, 4, 8); None: the word size.
+    pointer_mask
+        Applied to each word before it is looked up, for pointers that carry a tag.
+    interior
+        Whether pointers behind an object's start count.
+    end_pointers
+        Whether a pointer one past an object's end counts, where no other object starts.
+    """
+
+    alignment: int | None = None
+    pointer_mask: int = (1 << 64) - 1
+    interior: bool = True
+    end_pointers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.alignment not in (None, 1, 2, 4, 8):
+            raise UsageError(f"the alignment is 1, 2, 4 or 8 bytes, not {self.alignment}")
+        if not 0 < self.pointer_mask < 1 << 64:
+            raise UsageError(f"the pointer mask {self.pointer_mask:#x} is no 64-bit mask")
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The reference graph: what each object's words point at, in the order of the words.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (n + 1,)
+        Entries ``offsets[i]:offsets[i + 1]`` of `targets` belong to row i.
+    targets : ndarray of uint32
+        An object's row in the low 30 bits, the kind of pointer above: 0 start, 1 interior,
+        2 one past the end. References of an object to itself are left out.
+    """
+
+    offsets: NDArray[np.int64]
+    targets: NDArray[np.uint32]
+
+
+@dataclass
+class ScanResult:
+    """What a scan found, row by row of its object table.
+
+    Attributes
+    ----------
+    image, objects, roots, options
+        What was scanned, and how.
+    count : ndarray of int32, shape (n,)
+        References found from roots and gray objects; counting stops at min_count.
+    held : ndarray of uint8, shape (n,)
+        Kinds of pointer that hold an object: 1 to its start, 2 interior, 4 one past the end.
+    references : References
+        What each object refers to.
+    root_references : References
+        What each root range refers to.
+    word_targets : ndarray of uint32
+        The target of each root word, ``_scan.NO_TARGET`` for none.
+    counters : dict
+        ``words``, ``candidates``, ``hits``, ``self_references``, ``missing_bytes``, and the
+        seconds of each part.
+    """
+
+    image: MemoryImage
+    objects: ObjectTable
+    roots: Roots
+    options: ScanOptions
+    count: NDArray[np.int32]
+    held: NDArray[np.uint8]
+    references: References
+    root_references: References
+    word_targets: NDArray[np.uint32]
+    counters: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def white(self) -> NDArray[np.bool_]:
+        """Objects with too few references, ``(n,)`` ``bool``: the leaks."""
+        mask: NDArray[np.bool_] = self.count < self.objects.min_count
+        return mask
+
+    @cached_property
+    def colour(self) -> NDArray[np.uint8]:
+        """The colour of each object, ``(n,)``: values of `Colour`."""
+        colours = np.full(len(self.objects), Colour.GRAY, dtype=np.uint8)
+        colours[self.white] = Colour.WHITE
+        colours[self.objects.min_count < 0] = Colour.BLACK
+        return colours
+
+    @cached_property
+    def leaks(self) -> LeakTable:
+        """The white objects as a table."""
+        from .leaks import build_leaks
+
+        return build_leaks(self)
+
+    def __repr__(self) -> str:
+        white = int(np.count_nonzero(self.white))
+        return f"<ScanResult {white:,} leaks among {len(self.objects):,} objects>"
+
+
+def scan_image(
+    image: MemoryImage,
+    objects: ObjectTable,
+    roots: Roots,
+    *,
+    options: ScanOptions | None = None,
+    modified: ArrayLike | None = None,
+    alignment: int | None = None,
+    pointer_mask: int = (1 << 64) - 1,
+    interior: bool = True,
+    end_pointers: bool = False,
+) -> ScanResult:
+    """Scan an image: which objects are held by roots, directly or through other objects?
+
+    The algorithm is kmemleak's; references are extracted in one sequential pass over all
+    objects, then followed breadth-first from the roots in the order in which kmemleak's gray
+    list would be.
+
+    Parameters
+    ----------
+    image, objects, roots
+        The memory, the objects in it, and what is scanned unconditionally.
+    options
+        Instead of the single keywords.
+    modified
+        ``(n,)`` ``bool`` by row: objects known to have changed since they were last seen white.
+        Those that are white after the first round are taken as gray, and followed.
+    alignment, pointer_mask, interior, end_pointers
+        As in `ScanOptions`.
+
+    Returns
+    -------
+    ScanResult
+
+    Raises
+    ------
+    UsageError
+        An option has a value that it cannot have.
+    """
+    if options is None:
+        options = ScanOptions(alignment, pointer_mask, interior, end_pointers)
+    step = options.alignment or image.word_size
+    clock = time.perf_counter
+    began = clock()
+    index = AddressIndex(
+        objects.address,
+        objects.size,
+        inclusive_end=options.end_pointers,
+        interior=options.interior,
+    )
+    indexed = clock()
+    view = image.engine
+    start, size, owner, first_range = scan_plan(objects)
+    offsets, targets, counters = extract_references(
+        view, index, start, size, owner, step=step, mask=options.pointer_mask
+    )
+    if first_range is not None:
+        offsets = offsets[first_range]
+    root_start, root_size = roots.range_arrays()
+    nobody = np.full(root_start.size, -1, dtype=np.int64)
+    root_offsets, root_targets, root_counters = extract_references(
+        view, index, root_start, root_size, nobody, step=step, mask=options.pointer_mask
+    )
+    word_targets = index.lookup(roots.word_array() & np.uint64(options.pointer_mask))
+    extracted = clock()
+    count, held = mark(
+        offsets,
+        targets,
+        objects.min_count,
+        np.concatenate((word_targets[word_targets != NO_TARGET], root_targets)),
+        excess=_excess_rows(objects, index),
+        order=objects.order,
+        modified=None if modified is None else _mask(modified, len(objects)),
+    )
+    marked = clock()
+    totals: dict[str, float] = {k: counters[k] + root_counters[k] for k in counters}
+    totals["words"] += len(roots.words)
+    totals["index_seconds"] = indexed - began
+    totals["extract_seconds"] = extracted - indexed
+    totals["mark_seconds"] = marked - extracted
+    return ScanResult(
+        image,
+        objects,
+        roots,
+        options,
+        count,
+        held,
+        References(offsets, targets),
+        References(root_offsets, root_targets),
+        word_targets,
+        totals,
+    )
+
+
+def scan_plan(
+    objects: ObjectTable,
+) -> tuple[
+    NDArray[np.uint64],
+    NDArray[np.uint64],
+    NDArray[np.int64] | None,
+    NDArray[np.int64] | None,
+]:
+    """Lay out which ranges of which objects are scanned.
+
+    Returns
+    -------
+    start, size : ndarray of uint64, shape (r,)
+        The ranges, in row order.
+    owner : ndarray of int64, shape (r,), or None
+        The row that each range belongs to; None where range i is the whole of object i.
+    first_range : ndarray of int64, shape (n + 1,), or None
+        Row i's ranges are ``first_range[i]:first_range[i + 1]``; None likewise.
+    """
+    unscanned = (objects.min_count < 0) | (objects.flags & ObjectFlags.NO_SCAN != 0)
+    whole = objects.size
+    if bool(unscanned.any()):
+        whole = np.where(unscanned, np.uint64(0), whole)
+    if objects.area_offsets is None or objects.area_address is None or objects.area_size is None:
+        return objects.address, whole, None, None
+    areas = np.diff(objects.area_offsets)
+    restricted = (areas > 0) & (objects.flags & ObjectFlags.FULL_SCAN == 0)
+    ranges = np.where(restricted, areas, 1)
+    first_range = np.concatenate(([0], np.cumsum(ranges)))
+    owner = np.repeat(np.arange(len(objects)), ranges)
+    start, size = objects.address[owner], whole[owner]
+    # Entries of the area columns that belong to restricted rows, in row order as the ranges are.
+    used = np.repeat(restricted, areas)
+    mine = restricted[owner]
+    start[mine] = objects.area_address[used]
+    size[mine] = np.where(unscanned[owner[mine]], np.uint64(0), objects.area_size[used])
+    return start, size, owner, first_range
+
+
+def _excess_rows(objects: ObjectTable, index: AddressIndex) -> NDArray[np.int32] | None:
+    """Find the rows that surplus references count for: only an exact start will do."""
+    if objects.excess_ref is None or not bool(objects.excess_ref.any()):
+        return None
+    rows = np.full(len(objects), -1, dtype=np.int32)
+    carriers = np.flatnonzero(objects.excess_ref)
+    found = index.lookup(objects.excess_ref[carriers])
+    exact = found < len(objects)  # kind 0: a pointer to the start
+    rows[carriers[exact]] = found[exact].astype(np.int32)
+    return rows
+
+
+def _mask(values: ArrayLike, n: int) -> NDArray[np.uint8]:
+    array = np.ascontiguousarray(values, dtype=bool)
+    if array.shape != (n,):
+        raise UsageError(f"`modified` has shape {array.shape}, ({n},) is wanted")
+    return array.view(np.uint8)

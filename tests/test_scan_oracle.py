@@ -1,0 +1,117 @@
+"""The engine agrees with the oracle on arbitrary small heaps, every option included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kmemleak_core as km
+from kmemleak_core import _scan
+
+from .oracle import Block, Oracle, Rules
+
+FLAGS = {"no_scan": km.ObjectFlags.NO_SCAN, "full_scan": km.ObjectFlags.FULL_SCAN}
+
+
+@st.composite
+def heaps(draw):
+    """Draw memory, blocks, roots and rules whose words mostly point somewhere near the blocks."""
+    word = draw(st.sampled_from([8, 8, 4]))
+    rules = Rules(
+        word_size=word,
+        byteorder=draw(st.sampled_from(["little", "little", "big"])),
+        step=draw(st.sampled_from([word, word, 1, 2, 4, 8])),
+        mask=draw(st.sampled_from([(1 << 64) - 1, 0x0000FFFFFFFFFFFF, 0xFFFFFFF8])),
+        interior=draw(st.booleans()),
+        end_pointers=draw(st.booleans()),
+    )
+    base = draw(st.sampled_from([0x1000, 0xFFF8, 0x1FFFF0]))
+    # Cut a small address range into blocks and gaps.
+    blocks, at = [], base
+    for _ in range(draw(st.integers(0, 8))):
+        at += draw(st.sampled_from([0, 0, 1, 8, 16, 40]))
+        size = draw(st.sampled_from([0, 1, 7, 8, 16, 24, 33, 64]))
+        blocks.append(Block(at, size))
+        at += max(size, 1)
+    top = at + 32
+    targets = [base, top, *(b.address for b in blocks), *(b.address + b.size for b in blocks)]
+    for block in blocks:
+        block.min_count = draw(st.sampled_from([1, 1, 1, 2, 3, 0, -1]))
+        block.no_scan = draw(st.sampled_from([False] * 5 + [True]))
+        block.full_scan = draw(st.sampled_from([False] * 3 + [True]))
+        block.excess_ref = draw(st.sampled_from([0, 0, 0, *targets]))
+        for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+            begin = draw(st.integers(0, block.size))
+            block.areas.append(
+                (block.address + begin, draw(st.integers(0, block.size - begin)))
+            )
+    # Adjoining and separate segments, at any alignment, with holes between them.
+    segments, at = [], base - draw(st.sampled_from([0, 3, 8, 16]))
+    while at < top:
+        size = draw(st.integers(1, 96))
+        data = bytearray(size)
+        for offset in range(draw(st.sampled_from([0, 1, 3, 5])), size - word + 1, word):
+            value = draw(st.sampled_from(targets)) + draw(st.sampled_from([0, 0, 0, 1, 8, -1]))
+            tag = draw(st.sampled_from([0, 0, 0, 0xA5 << 56]))
+            word_value = (value | tag) & ((1 << (8 * word)) - 1)
+            data[offset : offset + word] = word_value.to_bytes(word, rules.byteorder)
+        segments.append((at, bytes(data)))
+        at += size + draw(st.sampled_from([0, 0, 0, 5, 16]))
+    places = st.integers(base - 16, top)
+    ranges = draw(st.lists(st.tuples(places, st.integers(0, 64)), max_size=3))
+    words = draw(st.lists(st.sampled_from(targets), max_size=3))
+    modified = draw(st.lists(st.sampled_from(blocks), max_size=2)) if blocks else []
+    order = draw(st.permutations(blocks))
+    return rules, segments, order, ranges, words, modified
+
+
+def run_engine(case):
+    rules, segments, blocks, ranges, words, modified = case
+    image = km.MemoryImage.from_segments(
+        segments, word_size=rules.word_size, byteorder=rules.byteorder
+    )
+    flags = [sum(flag for name, flag in FLAGS.items() if getattr(b, name)) for b in blocks]
+    table = km.ObjectTable.from_arrays(
+        [b.address for b in blocks],
+        [b.size for b in blocks],
+        [b.min_count for b in blocks],
+        flags,
+        excess_ref=[b.excess_ref for b in blocks],
+        scan_areas=[(b.address, *area) for b in blocks for area in b.areas],
+    )
+    mask = np.zeros(len(table), dtype=bool)
+    for block in modified:
+        mask[np.flatnonzero(table.address == block.address)] = True
+    return km.scan_image(
+        image,
+        table,
+        km.Roots.from_ranges(ranges, words),
+        alignment=rules.step,
+        pointer_mask=rules.mask,
+        interior=rules.interior,
+        end_pointers=rules.end_pointers,
+        modified=mask,
+    )
+
+
+@pytest.mark.parametrize("level", ["scalar", "avx2"])
+@settings(deadline=None, max_examples=300)
+@given(case=heaps())
+def test_engine_gives_the_oracles_counts_colours_and_kinds(level, case):
+    try:
+        _scan._choose_level(level)
+    except ValueError:
+        pytest.skip(f"this processor has no {level}")
+    try:
+        result = run_engine(case)
+    finally:
+        _scan._choose_level("")
+    rules, segments, blocks, ranges, words, modified = case
+    memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
+    white = Oracle(memory, blocks, rules).run(words, ranges, modified)
+    rows = result.objects.allocation_order()
+    assert [int(result.objects.address[r]) for r in rows if result.white[r]] == white
+    assert result.count[rows].tolist() == [b.count for b in blocks]
+    assert result.held[rows].tolist() == [b.held for b in blocks]
