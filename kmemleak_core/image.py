@@ -270,6 +270,4 @@ class MemoryImage:
     def __repr__(self) -> str:
         bits = f"{self.word_size * 8}-bit {self.byteorder}-endian"
         holes = f", {len(self.holes)} holes" if self.holes else ""
-        return (
-            f"<MemoryImage {bits}, {len(self.segments)} segments, {self.nbytes:,} bytes{holes}>"
-        )
+        return f"<MemoryImage {bits}, {len(self.segments)} segments, {self.nbytes:,} bytes{holes}>"
