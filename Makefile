@@ -1,0 +1,62 @@
+# Two commands do everything on a machine with Python >= 3.10, a C compiler and make:
+# `make demo` and `make test`. What they need is installed into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
+
+.PHONY: demo test test-all lint bench bench-smoke clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         compile, run, dump and scan a small leaky program"
+	@echo "make test         run the tests"
+	@echo "make test-all     run the tests that take minutes or gigabytes too"
+	@echo "make lint         ruff, cython-lint, mypy, stubtest"
+	@echo "make bench        time the engine beside what a user would do instead"
+	@echo "make bench-smoke  run each benchmark once, on small data"
+	@echo "make clean        remove what was built"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) is older than 3.10: make PYTHON=python3.x ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' \
+	  || { echo "no Python.h: apt-get install python3-dev" >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip "setuptools>=77" "cython>=3.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[test,bench,lint]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest --runslow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint kmemleak_core
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest kmemleak_core._scan kmemleak_core._heap --ignore-disjoint-bases --allowlist .stubtest-allow
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest bench --override-ini addopts= --benchmark-only --benchmark-sort=min \
+	  --benchmark-columns=min,median,rounds
+
+bench-smoke: $(STAMP)
+	KMEMLEAK_BENCH_SMOKE=1 $(BIN)/python -m pytest bench --override-ini addopts= --benchmark-disable -q
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f kmemleak_core/*.c kmemleak_core/*.so kmemleak_core/*.html
