@@ -54,9 +54,7 @@ class ChunkWalk:
     free_bytes: int
     inconsistent: int
 
-    def __init__(
-        self, image: ImageView, start: int, limit: int, top: int, align: int
-    ) -> None: ...
+    def __init__(self, image: ImageView, start: int, limit: int, top: int, align: int) -> None: ...
     def run(self, address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int) -> int:
         """Walk on; append what is in use; return the new count.
 

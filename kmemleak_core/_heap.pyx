@@ -397,13 +397,13 @@ cdef uint64_t _aligned_chunk(
 ) noexcept nogil:
     """Return the chunk that memalign made inside a mapping, the mapping's base if it did not."""
     cdef uint64_t found = p, step = 32, c, raw
-    cdef int word = image.word_size, turn
+    cdef int word = image.word_size, _turn
     cdef bint swapped = image.swapped
     cdef uint64_t header = <uint64_t>(2 * word)
     cdef const uint8_t* data
     while step < total:
         c = align_up(p + header, step) - header
-        for turn in range(2):
+        for _turn in range(2):
             if c > p and c - p < total - header:
                 data = at(image, &cursor, c, header)
                 if data != NULL:

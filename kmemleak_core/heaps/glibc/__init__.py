@@ -166,9 +166,7 @@ def _without(ranges: list[tuple[int, int]], mapped: Mapped) -> list[tuple[int, i
     for low, high in ranges:
         first = int(np.searchsorted(ends, np.uint64(low), side="right"))
         last = int(np.searchsorted(begins, np.uint64(high - 1), side="right"))
-        for begin, end in zip(
-            begins[first:last].tolist(), ends[first:last].tolist(), strict=True
-        ):
+        for begin, end in zip(begins[first:last].tolist(), ends[first:last].tolist(), strict=True):
             if low < begin:
                 pieces.append((low, begin))
             low = max(low, end)
@@ -237,9 +235,7 @@ def _checks(
     return checks
 
 
-def _tell(
-    heap: Heap, walks: list[Walked], lists: FreeLists, stacks: Stacks, dump: Dump
-) -> None:
+def _tell(heap: Heap, walks: list[Walked], lists: FreeLists, stacks: Stacks, dump: Dump) -> None:
     """Put into words what did not parse."""
     add = heap.coverage.add
     lost = sorted(piece for w in walks for piece in w.lost)

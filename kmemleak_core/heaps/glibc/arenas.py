@@ -121,31 +121,44 @@ def _anchors(image: MemoryImage, segments: Iterable[Segment]) -> list[int]:
             back,
             MAX_ARENAS,
         )
-        found += [hit for hit in hits if _is_anchor(image, hit)]
+        # Every empty bin links to itself; the anchor is the one with most bins before it.
+        best: list[tuple[int, int]] = []
+        for hit in hits:
+            sound = _sound_pairs(image, hit)
+            if sound < BIN_PAIRS // 2:
+                continue
+            if best and hit - best[-1][1] < BIN_PAIRS * header:
+                if sound >= best[-1][0]:
+                    best[-1] = sound, hit
+            else:
+                best.append((sound, hit))
+        found += [hit for _, hit in best]
     return found
 
 
-def _is_anchor(image: MemoryImage, anchor: int) -> bool:
-    """Whether most of the 127 pairs that end with this one are sound lists."""
+def _sound_pairs(image: MemoryImage, anchor: int) -> int:
+    """Return how many of the 127 pairs that end with this one are sound lists.
+
+    A damaged heap breaks some lists; an accident has hardly a sound one.
+    """
     header = 2 * image.word_size
     first = anchor - (BIN_PAIRS - 1) * header
     try:
         pairs = image.words(first, 2 * BIN_PAIRS).astype(np.uint64).reshape(BIN_PAIRS, 2)
     except (FaultError, OverflowError):
-        return False
+        return 0
     own = np.uint64(first) + np.arange(BIN_PAIRS, dtype=np.uint64) * np.uint64(header)
     own -= np.uint64(header)
     empty = (pairs[:, 0] == own) & (pairs[:, 1] == own)
     if not empty[-1]:
-        return False
+        return 0
     sound = int(empty.sum())
     for i in np.flatnonzero(~empty).tolist():
         chunk = int(own[i])
         forward = word_at(image, int(pairs[i, 0]) + 3 * image.word_size)
         backward = word_at(image, int(pairs[i, 1]) + 2 * image.word_size)
         sound += forward == chunk and backward == chunk
-    # A damaged heap breaks some lists, an accident has no sound one.
-    return sound >= BIN_PAIRS // 2
+    return sound
 
 
 def _links_itself(image: MemoryImage, base: int, layout: Layout) -> bool:

@@ -49,8 +49,7 @@ def find_mapped_chunks(
     for low, high in ranges:
         # What the range holds, not what it spans, bounds the hits.
         room = sum(
-            (min(high, s.end) - max(low, s.address)) // page + 1
-            for s in _within(image, low, high)
+            (min(high, s.end) - max(low, s.address)) // page + 1 for s in _within(image, low, high)
         )
         columns = [np.empty(room, np.uint64) for _ in range(3)]
         count = find_mapped(image.engine, low, high, page, layout.mapped_trailer, *columns)

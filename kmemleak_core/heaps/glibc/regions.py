@@ -235,9 +235,7 @@ def anonymous_ranges(image: MemoryImage, blocked: list[tuple[int, int]]) -> list
         Sorted ranges to leave out.
     """
     parts = [(s.address, s.end) for s in image.segments if s.writable and s.kind != "file"]
-    parts += [
-        (h.address, h.end) for h in image.holes if "w" in h.permissions and h.kind != "file"
-    ]
+    parts += [(h.address, h.end) for h in image.holes if "w" in h.permissions and h.kind != "file"]
     merged: list[list[int]] = []
     for low, high in sorted(parts):
         if merged and low <= merged[-1][1]:
