@@ -1,0 +1,255 @@
+"""Finds what threads and arenas hold ready for reuse: tcaches and fastbins, links mangled or not.
+
+Such chunks look allocated to their neighbours (PREV_INUSE stays set); only these lists tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._heap import LIST_END, follow
+from ...dump import Dump
+from ...errors import FaultError
+from ...image import MemoryImage
+from .arenas import Arena, word_at
+from .chunks import ChunkTable
+from .layouts import TCACHE_LAYOUTS, Layout, TcacheLayout
+
+#: Bytes of static TLS that are searched for the pointer to the tcache, nearest part first.
+TLS_WINDOWS = (4096, 65536)
+
+#: First bin that holds chunks of mixed sizes (≥ 2.42).
+MIXED_BIN = 64
+
+
+@dataclass(slots=True)
+class FreeLists:
+    """The tcaches and fastbins of a process.
+
+    Parameters
+    ----------
+    structures
+        Addresses of the tcache structures (each is a chunk in use).
+    versions
+        The tcache's layout family, empty if there is no tcache.
+    tcached, fastbinned
+        The program's addresses of the chunks in them, ``uint64``.
+    mangled
+        Whether links are mangled (safe-linking, ≥ 2.32).
+    damaged
+        Heads of lists that loop, or that lead to what is no chunk: the rest of each is lost.
+    """
+
+    structures: list[int] = field(default_factory=list)
+    versions: str = ""
+    tcached: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    fastbinned: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    mangled: bool = False
+    damaged: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Lists:
+    """Lists that were followed with one way of decoding links."""
+
+    nodes: list[NDArray[np.uint64]] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return sum(part.size for part in self.nodes)
+
+    def all(self) -> NDArray[np.uint64]:
+        return np.concatenate(self.nodes) if self.nodes else np.empty(0, np.uint64)
+
+
+class _Reader:
+    """Follows lists, keeping only nodes that are chunks in use."""
+
+    def __init__(self, image: MemoryImage, layout: Layout, table: ChunkTable) -> None:
+        self.image = image
+        self.layout = layout
+        self.table = table
+        self.buffer = np.empty(1024, np.uint64)
+
+    def follow(
+        self, head: int, offset: int, mangled: bool, bin_index: int | None, into: _Lists
+    ) -> None:
+        """Follow one list whose nodes lie `offset` bytes before the program's address."""
+        while True:
+            count, stop = follow(self.image.engine, head, offset, mangled, self.buffer)
+            if count < self.buffer.size or self.buffer.size > self.table.count:
+                break
+            self.buffer = np.empty(4 * self.buffer.size, np.uint64)
+        nodes = self.buffer[:count] + np.uint64(offset)
+        rows = self.table.find(nodes)
+        sound = rows >= 0
+        if bin_index is not None and bin_index < MIXED_BIN:
+            layout = self.layout
+            size = self.table.usable[rows].astype(np.int64) + layout.word
+            sound &= (size - layout.minimum + layout.align - 1) // layout.align == bin_index
+        # Behind the first node that is no chunk nothing can be trusted.
+        good = int(np.argmin(sound)) if not sound.all() else count
+        if good:
+            into.nodes.append(nodes[:good].copy())
+        if good < count or stop != LIST_END:
+            into.damaged.append(head)
+
+    def tcache(self, address: int, layout: TcacheLayout, mangled: bool, into: _Lists) -> None:
+        """Follow all lists of one tcache."""
+        word = self.layout.word
+        try:
+            data = self.image.view(address, layout.entries(word) + layout.bins * word)
+        except FaultError:
+            into.damaged.append(address)
+            return
+        order = "<" if self.image.byteorder == "little" else ">"
+        entries = data[layout.entries(word) :].view(self.image.word_dtype)
+        counts = data[: layout.count_size * layout.bins].view(f"{order}u{layout.count_size}")
+        if not layout.slots_left:
+            into.damaged += [address] * int(np.count_nonzero((counts == 0) != (entries == 0)))
+        for i in np.flatnonzero(entries).tolist():
+            self.follow(int(entries[i]), 0, mangled, i, into)
+
+
+def find_free_lists(
+    dump: Dump, arenas: Iterable[Arena], layout: Layout, table: ChunkTable
+) -> FreeLists:
+    """Find every tcache and fastbin.
+
+    Parameters
+    ----------
+    dump
+        The memory and its threads.
+    arenas
+        All arenas of one C library.
+    layout
+        Their layout.
+    table
+        All chunks in use, those in these lists included.
+    """
+    reader = _Reader(dump.image, layout, table)
+    heads = _fastbin_heads(dump.image, arenas, layout)
+    best: tuple[tuple[int, int, int], FreeLists] | None = None
+    for slot, (structures, family) in enumerate(_candidates(dump, layout, table)):
+        for mangled in (True, False):
+            tcached, fastbinned = _Lists(), _Lists()
+            for address in structures:
+                reader.tcache(address, family, mangled, tcached)
+            for head in heads:
+                reader.follow(head, layout.header, mangled, None, fastbinned)
+            damaged = tcached.damaged + fastbinned.damaged
+            found = FreeLists(
+                list(structures),
+                family.versions,
+                tcached.all(),
+                fastbinned.all(),
+                mangled,
+                damaged,
+            )
+            rank = _rank(found, slot)
+            if best is None or rank < best[0]:
+                best = rank, found
+    if best is not None:
+        return best[1]
+    choices = []
+    for mangled in (True, False):
+        fastbinned = _Lists()
+        for head in heads:
+            reader.follow(head, layout.header, mangled, None, fastbinned)
+        choices.append(
+            FreeLists(fastbinned=fastbinned.all(), mangled=mangled, damaged=fastbinned.damaged)
+        )
+    return min(choices, key=lambda c: len(c.damaged))
+
+
+def _rank(found: FreeLists, slot: int) -> tuple[int, int, int]:
+    """Order candidates: few damaged lists for what they hold, then many chunks."""
+    held = int(found.tcached.size + found.fastbinned.size)
+    # One damaged list among many sound ones is damage; a wrong guess has hardly a sound one.
+    wrong = len(found.damaged) > max(2, held // 4)
+    return (int(wrong), -held, slot) if not wrong else (1, len(found.damaged), slot)
+
+
+def _fastbin_heads(image: MemoryImage, arenas: Iterable[Arena], layout: Layout) -> list[int]:
+    heads = []
+    for arena in arenas:
+        for i in range(layout.fastbin_count):
+            head = word_at(image, arena.base + layout.fastbins + i * layout.word)
+            if head:
+                heads.append(head)
+    return heads
+
+
+def _candidates(
+    dump: Dump, layout: Layout, table: ChunkTable
+) -> list[tuple[tuple[int, ...], TcacheLayout]]:
+    """Return sets of chunks that may be the threads' tcaches, likeliest first.
+
+    A thread's TLS holds a pointer to its tcache, at the same offset from the thread pointer in
+    every thread; the structure is a chunk of a size that tells its family.
+    """
+    families = {
+        f.usable(layout.word, layout.align): f
+        for f in TCACHE_LAYOUTS
+        if layout.fastbin_count or f.slots_left
+    }
+    threads = [t for t in dump.threads if t.tls_base]
+    for window in TLS_WINDOWS if threads else ():
+        slots: dict[tuple[int, int], list[int]] = {}
+        for thread in threads:
+            for place, value, usable in _tls_chunks(dump, thread.tls_base, window, table):
+                if usable in families:
+                    slots.setdefault((place, usable), []).append(value)
+        if slots:
+            return [
+                (tuple(dict.fromkeys(values)), families[usable])
+                for (_, usable), values in sorted(slots.items(), key=lambda s: abs(s[0][0]))
+            ]
+    if threads:
+        return []
+    # No thread pointers: every chunk of the right size is looked at by itself.
+    sizes = table.usable[: table.count]
+    found = []
+    for usable, family in families.items():
+        rows = np.flatnonzero(sizes == np.uint64(usable))[:10_000]
+        reader = _Reader(dump.image, layout, table)
+        members = []
+        for address in table.address[rows].tolist():
+            for mangled in (True, False):
+                lists = _Lists()
+                reader.tcache(address, family, mangled, lists)
+                if lists.count and not lists.damaged:
+                    members.append(address)
+        if members:
+            found.append((tuple(dict.fromkeys(members)), family))
+    return found
+
+
+def _tls_chunks(
+    dump: Dump, tls_base: int, window: int, table: ChunkTable
+) -> list[tuple[int, int, int]]:
+    """Return (offset, value, usable size) of the pointers to chunks in a thread's static TLS."""
+    image = dump.image
+    # Static TLS lies below the thread pointer on x86, above it on Arm and others.
+    above = dump.architecture not in ("x86_64", "i386")
+    low = tls_base if above else max(0, tls_base - window)
+    high = tls_base + window if above else tls_base
+    segment = image.find(low if above else high - 1)
+    if segment is None:
+        return []
+    low = max(low, segment.address)
+    low += -low % image.word_size
+    count = (min(high, segment.end) - low) // image.word_size
+    if count <= 0:
+        return []
+    values = image.words(low, count).astype(np.uint64)
+    rows = table.find(values)
+    return [
+        (low + i * image.word_size - tls_base, int(values[i]), int(table.usable[rows[i]]))
+        for i in np.flatnonzero(rows >= 0).tolist()
+    ]
