@@ -32,6 +32,7 @@ cdef class AddressIndex:
     cdef readonly bint interior
     cdef const uint64_t[::1] starts
     cdef const uint64_t[::1] sizes
+    cdef const uint8_t[::1] flags
     cdef uint32_t* top
     cdef uint32_t* pages
     cdef uint64_t base

@@ -50,9 +50,11 @@ class AddressIndex:
     address, size
         ``(n,)`` ``uint64``, sorted by address, without overlaps; kept, not copied. An object of
         size 0 occupies its start address alone.
+    flags
+        ``(n,)`` ``uint8``, `ObjectFlags`; only EXACT_END matters here.
     inclusive_end
         Whether the address one past an object's end is the object's, where no other object
-        starts there.
+        starts there and the object's end is not exact.
     interior
         Whether addresses behind the start count at all.
 
@@ -71,6 +73,7 @@ class AddressIndex:
         self,
         address: NDArray[np.uint64],
         size: NDArray[np.uint64],
+        flags: NDArray[np.uint8] | None = None,
         *,
         inclusive_end: bool = False,
         interior: bool = True,

@@ -52,6 +52,10 @@ cdef enum:
     ROW_MASK = (1 << ROW_BITS) - 1
 cdef uint32_t NONE = 0xFFFFFFFF
 
+# ObjectFlags.EXACT_END of the objects' flags.
+cdef enum:
+    EXACT_END = 128
+
 ROWS = int(ROW_MASK)
 NO_TARGET = int(NONE)
 
@@ -137,16 +141,18 @@ cdef uint64_t MOST_REGIONS = <uint64_t>1 << 27
 
 cdef class AddressIndex:
 
-    def __cinit__(self, const uint64_t[::1] address, const uint64_t[::1] size, *,
+    def __cinit__(self, const uint64_t[::1] address, const uint64_t[::1] size,
+                  const uint8_t[::1] flags=None, *,
                   bint inclusive_end=False, bint interior=True):
         cdef Py_ssize_t i, n = address.shape[0]
         cdef uint64_t limit
-        if size.shape[0] != n:
-            raise ValueError(f"{n} addresses but {size.shape[0]} sizes")
+        if size.shape[0] != n or (flags is not None and flags.shape[0] != n):
+            raise ValueError("the columns of the objects differ in length")
         if n > ROW_MASK:
             raise ValueError("an index holds fewer than 2**30 objects")
         self.starts = address
         self.sizes = size
+        self.flags = flags
         self.inclusive_end = inclusive_end
         self.interior = interior
         self.low = 1
@@ -235,6 +241,8 @@ cdef class AddressIndex:
         if value >= limit:
             return NONE
         if self.inclusive_end and value == limit - 1:
+            if self.flags is not None and self.flags[row] & EXACT_END:
+                return NONE
             return <uint32_t>row | (<uint32_t>2 << ROW_BITS)
         return <uint32_t>row | (<uint32_t>1 << ROW_BITS) if self.interior else NONE
 

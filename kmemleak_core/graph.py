@@ -65,6 +65,7 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
     index = AddressIndex(
         objects.address[row : row + 1],
         objects.size[row : row + 1],
+        objects.flags[row : row + 1],
         inclusive_end=options.end_pointers and not neighbour,
         interior=options.interior,
     )

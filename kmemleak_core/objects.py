@@ -20,11 +20,16 @@ GREY = 0
 
 
 class ObjectFlags(IntFlag):
-    """What is special about an object; the values are the kernel's."""
+    """What is special about an object.
+
+    NO_SCAN and FULL_SCAN have the kernel's values. EXACT_END is for an object that fills its
+    mapping: one past its end is where somebody else's memory begins, never a pointer to it.
+    """
 
     NONE = 0
     NO_SCAN = 4
     FULL_SCAN = 8
+    EXACT_END = 128
 
 
 class ObjectTable:

@@ -181,6 +181,7 @@ def scan_image(
     index = AddressIndex(
         objects.address,
         objects.size,
+        objects.flags,
         inclusive_end=options.end_pointers,
         interior=options.interior,
     )

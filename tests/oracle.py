@@ -21,6 +21,7 @@ class Block:
     min_count: int = 1
     no_scan: bool = False
     full_scan: bool = False
+    exact_end: bool = False
     excess_ref: int = 0
     areas: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
@@ -127,6 +128,6 @@ class Oracle:
             return (interval.data, 2) if self.rules.interior else None
         if self.rules.end_pointers:
             for interval in self.tree.at(value - 1):
-                if interval.data.size:
+                if interval.data.size and not interval.data.exact_end:
                     return interval.data, 4
         return None

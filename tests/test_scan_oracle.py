@@ -12,7 +12,11 @@ from kmemleak_core import _scan
 
 from .oracle import Block, Oracle, Rules
 
-FLAGS = {"no_scan": km.ObjectFlags.NO_SCAN, "full_scan": km.ObjectFlags.FULL_SCAN}
+FLAGS = {
+    "no_scan": km.ObjectFlags.NO_SCAN,
+    "full_scan": km.ObjectFlags.FULL_SCAN,
+    "exact_end": km.ObjectFlags.EXACT_END,
+}
 
 
 @st.composite
@@ -41,6 +45,7 @@ def heaps(draw):
         block.min_count = draw(st.sampled_from([1, 1, 1, 2, 3, 0, -1]))
         block.no_scan = draw(st.sampled_from([False] * 5 + [True]))
         block.full_scan = draw(st.sampled_from([False] * 3 + [True]))
+        block.exact_end = draw(st.sampled_from([False] * 3 + [True]))
         block.excess_ref = draw(st.sampled_from([0, 0, 0, *targets]))
         for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
             begin = draw(st.integers(0, block.size))

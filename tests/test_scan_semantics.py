@@ -109,6 +109,11 @@ def test_one_past_the_end_counts_where_it_is_told_to(heap):
     assert (result.white.tolist(), result.held.tolist()) == ([False], [4])
 
 
+def test_one_past_an_exact_end_is_somebody_elses(heap):
+    heap.alloc(A, 32, flags=km.ObjectFlags.EXACT_END)
+    assert heap.leaks(words=[A + 32], end_pointers=True) == [A]
+
+
 def test_a_neighbours_start_is_not_ones_end(heap):
     heap.alloc(A, 32)
     heap.alloc(A + 32, 32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...coverage import Coverage
 from ...dump import Dump
-from ...objects import ObjectTable
+from ...objects import ObjectFlags, ObjectTable
 from .. import Check, Exclusion, Heap
 from ..foreign import name_foreign_allocator
 from .arenas import Arena, MallocParameters, find_arenas
@@ -91,7 +91,7 @@ class GlibcHeap:
 
         heap = Heap(
             allocator=f"glibc {lists.versions or layout.versions}",
-            objects=_objects(table),
+            objects=_objects(table, mapped),
             excluded=_excluded(arenas, regions, walks, mapped, structures, stacks),
             stacks=stacks.live + stacks.ended,
             checks=_checks(arenas, regions, walks, mapped, parameters),
@@ -134,9 +134,16 @@ def _usable(table: ChunkTable, address: int) -> int:
     return int(table.usable[row]) if row >= 0 else 0
 
 
-def _objects(table: ChunkTable) -> ObjectTable:
+def _objects(table: ChunkTable, mapped: Mapped) -> ObjectTable:
     address, usable = table.finish()
-    return ObjectTable.from_arrays(address, usable, allocation_order=False, on_overlap="drop")
+    flags = np.zeros(address.size, dtype=np.uint8)
+    # A mapped chunk ends where the next mapping begins: often a thread's stack, to which the
+    # thread's own records point.
+    row = np.minimum(np.searchsorted(address, mapped.address), max(0, address.size - 1))
+    flags[row[address[row] == mapped.address]] = ObjectFlags.EXACT_END
+    return ObjectTable.from_arrays(
+        address, usable, flags=flags, allocation_order=False, on_overlap="drop"
+    )
 
 
 def _disjoint(regions: list[Region], coverage: Coverage) -> list[Region]:
