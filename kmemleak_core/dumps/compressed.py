@@ -14,11 +14,10 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-import numpy as np
-
 from ..coverage import Coverage
 from ..errors import DumpError
 from .source import Source, map_file
+from .sparse import BLOCK, write_sparse
 
 #: First bytes → name.
 _MAGIC = (
@@ -29,7 +28,6 @@ _MAGIC = (
 )
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # a frame that zstd and lz4 pass over
 _PIECE = 1 << 20
-_BLOCK = 4096
 #: Never fill a file system up to here: others need room too.
 _MARGIN = 64 << 20
 #: Zeros cost no room, but time: a stream that claims more than this, and more than 16 times what
@@ -124,7 +122,7 @@ def _zstd_pieces(packed: IO[bytes]) -> Iterator[bytes]:
     context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
     frame: Any = None
     # Small pieces bound the memory: four bytes can stand for 128 KiB.
-    while raw := packed.read(_BLOCK):
+    while raw := packed.read(BLOCK):
         while raw:
             if frame is None:
                 frame = context.decompressobj()
@@ -170,14 +168,10 @@ class _SparseWriter:
         return state.f_bavail * state.f_frsize
 
     def write(self, piece: bytes) -> None:
-        data = np.frombuffer(piece, dtype=np.uint8)
-        whole = data.size // _BLOCK * _BLOCK
-        used = data[:whole].reshape(-1, _BLOCK).any(axis=1)
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], used, [False])).astype(np.int8)))
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            self._put(piece[begin * _BLOCK : end * _BLOCK], self._at + begin * _BLOCK)
-        if whole < data.size:
-            self._put(piece[whole:], self._at + whole)
+        self._until_check -= len(piece)
+        if self._until_check < 0:
+            self._check()
+        write_sparse(self._descriptor, piece, self._at)
         self._at += len(piece)
         if self._at > self._limit:
             raise DumpError(
@@ -185,15 +179,6 @@ class _SparseWriter:
                 path=self._path,
                 hint="if it really is a dump, decompress it elsewhere into a sparse file",
             )
-
-    def _put(self, piece: bytes, at: int) -> None:
-        self._until_check -= len(piece)
-        if self._until_check < 0:
-            self._check()
-        view = memoryview(piece)
-        while view:
-            done = os.pwrite(self._descriptor, view, at)
-            view, at = view[done:], at + done
 
     def _check(self) -> None:
         free = self._free()
