@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..dump import Dump
-from ..errors import UsageError
+from ..errors import DumpError, UsageError
+from .compressed import compression, decompress
 from .recognise import not_a_dump
 from .source import Source, map_file, open_regular
 
@@ -73,10 +74,14 @@ def open_dump(
     name = os.fspath(path)
     descriptor = open_regular(name)
     try:
-        data = map_file(descriptor)
+        source = Source(name, map_file(descriptor))
+        packed = compression(source.head)
+        if packed:
+            source = decompress(descriptor, name, packed, source.coverage)
+    except (OSError, ValueError) as error:
+        raise DumpError(f"cannot be mapped: {error}", path=name) from None
     finally:
         os.close(descriptor)
-    source = Source(name, data)
     known = list(formats())
     if format is not None:
         chosen = next((f for f in known if f.name == format), None)

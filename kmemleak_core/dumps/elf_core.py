@@ -50,7 +50,12 @@ class ElfCore:
         headers = read_program_headers(data, header, coverage, path)
         notes = read_notes(data, header, headers, coverage)
         if notes.is_kernel:
-            coverage.add("dump.kernel", "this is a kernel's memory: no process, no C library heap")
+            raise DumpError(
+                "is the memory of a whole machine (a kernel's dump), not of a process",
+                path=path,
+                hint="with tables of its objects it can be read as raw memory: --memory, "
+                "--objects, --roots",
+            )
         segments, holes = build_layout(
             data,
             headers,

@@ -1,0 +1,401 @@
+"""Turns a CSV, JSONL or npz file into checked numpy columns, counting the rows that are wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DumpError
+from . import compressed
+from .source import Source, map_file, open_regular
+
+_BATCH = 1 << 16
+_MAX_LINE = 1 << 20
+#: An npz file may say that it unpacks to this many times its size.
+_MAX_EXPANSION = 1100
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one column holds.
+
+    Parameters
+    ----------
+    kind
+        ``"u64"``, ``"i32"``, ``"u8"`` or ``"text"``.
+    default
+        Value of an empty or absent cell; None makes the cell obligatory.
+    words
+        Words that stand for bits, ``|`` between them.
+    """
+
+    kind: str
+    default: int | str | None = None
+    words: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> Any:
+        """The numpy type."""
+        return {"u64": np.uint64, "i32": np.int32, "u8": np.uint8, "text": np.object_}[self.kind]
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns of equal length, and what was wrong.
+
+    Parameters
+    ----------
+    columns
+        By name, ``(n,)`` each; absent columns that have a default are left out.
+    malformed
+        Rows left out.
+    first_line
+        Line (row of an npz) of the first of them.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    malformed: int = 0
+    first_line: int = 0
+
+
+def read_table(
+    path: str | os.PathLike[str], spec: dict[str, Column], aliases: dict[str, str] | None = None
+) -> Table:
+    """Read a table, compressed or not; columns that are not in `spec` are passed over.
+
+    Parameters
+    ----------
+    path
+        The file: CSV (with or without a line of column names; without, the columns are those of
+        `spec` in order), JSONL (an object a line) or npz, recognised by content.
+    spec
+        The columns.
+    aliases
+        Other names of columns.
+
+    Raises
+    ------
+    DumpError
+        The file cannot be read, or lacks an obligatory column.
+    """
+    name = os.fspath(path)
+    descriptor = open_regular(name)
+    try:
+        source = Source(name, map_file(descriptor))
+        packed = compressed.compression(source.head)
+        if packed:
+            source = compressed.decompress(descriptor, name, packed, source.coverage)
+    except (OSError, ValueError) as error:
+        raise DumpError(f"cannot be read: {error}", path=name) from None
+    finally:
+        os.close(descriptor)
+    collector = _Collector(name, spec, aliases or {})
+    if source.head.startswith(b"PK\x03\x04"):
+        _read_npz(source, collector)
+    elif source.head.lstrip().startswith(b"{"):
+        _read_jsonl(source, collector)
+    else:
+        _read_csv(source, collector)
+    return collector.finish()
+
+
+class _Collector:
+    """Turns batches of cells into columns."""
+
+    def __init__(self, path: str, spec: dict[str, Column], aliases: dict[str, str]) -> None:
+        self.path = path
+        self.spec = spec
+        self.aliases = aliases
+        self.seen: set[str] = set()
+        self.parts: dict[str, list[NDArray[Any]]] = {name: [] for name in spec}
+        self.malformed = 0
+        self.first_line = 0
+
+    def canonical(self, name: str) -> str:
+        name = name.strip().lower()
+        return self.aliases.get(name, name)
+
+    def reject(self, line: int, count: int = 1) -> None:
+        if not self.malformed or line < self.first_line:
+            self.first_line = line
+        self.malformed += count
+
+    def take(self, cells: dict[str, list[Any]], lines: list[int]) -> None:
+        """Take a batch: the cells of each column that is there, and the line of each row."""
+        good = np.ones(len(lines), dtype=bool)
+        made = {}
+        for name, column in self.spec.items():
+            if name in cells:
+                made[name] = _convert(cells[name], column, good)
+            elif column.default is None:
+                good[:] = False
+            else:
+                made[name] = np.full(len(lines), column.default, dtype=column.dtype)
+        self.seen |= cells.keys()
+        bad = np.flatnonzero(~good)
+        if bad.size:
+            self.reject(lines[int(bad[0])], int(bad.size))
+        for name, array in made.items():
+            self.parts[name].append(array[good])
+
+    def finish(self) -> Table:
+        return Table(
+            {
+                name: np.concatenate(parts)
+                for name, parts in self.parts.items()
+                if parts and name in self.seen
+            },
+            self.malformed,
+            self.first_line,
+        )
+
+
+def _convert(cells: list[Any], column: Column, good: NDArray[np.bool_]) -> NDArray[Any]:
+    dtype = column.dtype
+    if column.kind == "text":
+        out = np.empty(len(cells), dtype=np.object_)
+        out[:] = [str(column.default or "") if c in ("", None) else str(c) for c in cells]
+        return out
+    info = np.iinfo(dtype)
+    try:
+        # What nearly all batches are: numbers that int() understands and that fit.
+        return np.array([int(c, 0) for c in cells], dtype=dtype)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    numbers = np.zeros(len(cells), dtype=dtype)
+    for i, cell in enumerate(cells):
+        value = _number(cell, column)
+        if value is None or not info.min <= value <= info.max:
+            good[i] = False
+        else:
+            numbers[i] = value
+    return numbers
+
+
+def _number(cell: Any, column: Column) -> int | None:
+    if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool):
+        return int(cell)
+    if cell is None or cell == "":
+        return None if column.default is None else int(column.default)
+    if not isinstance(cell, str):
+        return None
+    cell = cell.strip()
+    if not cell:
+        return None if column.default is None else int(column.default)
+    try:
+        # int(…, 0) refuses decimal numbers with leading zeros.
+        return int(cell, 10) if re.fullmatch(r"-?[0-9]{1,20}", cell) else int(cell, 0)
+    except ValueError:
+        pass
+    bits = 0
+    for word in cell.lower().split("|"):
+        if word.strip() not in column.words:
+            return None
+        bits |= column.words[word.strip()]
+    return bits
+
+
+def _lines(source: Source) -> Iterator[str]:
+    rest = b""
+    for at in range(0, int(source.data.size), _MAX_LINE):
+        block = rest + source.data[at : at + _MAX_LINE].tobytes()
+        whole, newline, rest = block.rpartition(b"\n")
+        if newline:
+            for line in whole.decode("utf-8", "replace").split("\n"):
+                yield line + "\n"
+        if len(rest) > _MAX_LINE:
+            # No table has such lines; to go on collecting would take quadratic time.
+            yield rest.decode("utf-8", "replace") + "\n"
+            rest = b""
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _read_csv(source: Source, collector: _Collector) -> None:
+    reader = csv.reader(_lines(source))
+    names: list[str] | None = None
+    rows: list[list[str]] = []
+    lines: list[int] = []
+
+    def flush() -> None:
+        if rows:
+            assert names is not None
+            columns = zip(*rows, strict=True)
+            collector.take(
+                {n: list(c) for n, c in zip(names, columns, strict=True) if n in collector.spec},
+                lines,
+            )
+            rows.clear()
+            lines.clear()
+
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            collector.reject(reader.line_num)
+            continue
+        if not row or row[0].startswith("#"):
+            continue
+        if names is None:
+            names, is_header = _header(row, collector)
+            if is_header:
+                continue
+        if len(row) != len(names):
+            # Columns at the end may be left out; a row that says more than the header is wrong.
+            if len(row) > len(names):
+                collector.reject(reader.line_num)
+                continue
+            row = row + [""] * (len(names) - len(row))
+        rows.append(row)
+        lines.append(reader.line_num)
+        if len(rows) == _BATCH:
+            flush()
+    flush()
+
+
+def _header(row: list[str], collector: _Collector) -> tuple[list[str], bool]:
+    names = [collector.canonical(cell.lstrip("\ufeff")) for cell in row]
+    known = set(names) & set(collector.spec)
+    if not known:
+        # No names: the columns of the specification, in its order.
+        return list(collector.spec), False
+    missing = [n for n, c in collector.spec.items() if c.default is None and n not in known]
+    if missing:
+        raise DumpError(
+            f"has no column {', '.join(map(repr, missing))} (it has: {', '.join(names)[:200]})",
+            path=collector.path,
+        )
+    # A name that occurs twice counts once.
+    return [n if names.index(n) == i else "" for i, n in enumerate(names)], True
+
+
+def _read_jsonl(source: Source, collector: _Collector) -> None:
+    batch: list[dict[str, Any]] = []
+    lines: list[int] = []
+
+    def flush() -> None:
+        if batch:
+            present = {name for record in batch for name in record if name in collector.spec}
+            collector.take({name: [r.get(name) for r in batch] for name in present}, lines)
+            batch.clear()
+            lines.clear()
+
+    for number, line in enumerate(_lines(source), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            collector.reject(number)
+            continue
+        batch.append({collector.canonical(str(key)): value for key, value in record.items()})
+        lines.append(number)
+        if len(batch) == _BATCH:
+            flush()
+    flush()
+
+
+class _MapReader(io.RawIOBase):
+    """The bytes of a source as a seekable file, without a copy."""
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        self._data = data
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._at, int(self._data.size))[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        piece = self._data[self._at : self._at + len(view)]
+        view[: piece.size] = piece.tobytes()
+        self._at += int(piece.size)
+        return int(piece.size)
+
+
+def _read_npz(source: Source, collector: _Collector) -> None:
+    def fail(error: object) -> DumpError:
+        return DumpError(f"is no npz file that numpy can read: {error}", path=source.path)
+
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        # The stream must be buffered: zipfile reads a few bytes at a time.
+        with zipfile.ZipFile(io.BufferedReader(_MapReader(source.data))) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+            if size > _MAX_EXPANSION * source.data.size:
+                raise fail(f"it would unpack to {size:,} bytes")
+            for info in archive.infolist():
+                name = collector.canonical(info.filename.removesuffix(".npy"))
+                if name in collector.spec:
+                    with archive.open(info) as member:
+                        arrays[name] = _read_array(member, info.file_size)
+    except DumpError:
+        raise
+    except _NPZ_FAILURES as error:
+        raise fail(error) from None
+    if len({a.size for a in arrays.values()}) > 1 or any(a.ndim != 1 for a in arrays.values()):
+        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items())
+        raise fail(f"its arrays differ in shape ({shapes})")
+    missing = [n for n, c in collector.spec.items() if c.default is None and n not in arrays]
+    if missing:
+        raise DumpError(f"has no array {', '.join(map(repr, missing))}", path=source.path)
+    count = next(iter(arrays.values())).size if arrays else 0
+    for begin in range(0, count, _BATCH):
+        end = min(count, begin + _BATCH)
+        collector.take(
+            {name: _cells(array[begin:end]) for name, array in arrays.items()},
+            list(range(begin, end)),
+        )
+
+
+_NPZ_FAILURES: tuple[type[Exception], ...] = (
+    ValueError, TypeError, OSError, EOFError, MemoryError, OverflowError, RuntimeError,
+    SyntaxError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+)  # fmt: skip
+
+
+def _read_array(member: Any, size: int) -> NDArray[Any]:
+    version = np.lib.format.read_magic(member)
+    read: Callable[[Any], Any] = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read(member)
+    count = int(np.prod(shape, dtype=object))
+    # The header is not to be believed: it decides on an allocation.
+    if dtype.hasobject or count < 0 or count * max(1, dtype.itemsize) > size:
+        raise ValueError(f"an array of {shape} {dtype} in {size} bytes")
+    raw = member.read(count * dtype.itemsize)
+    return np.frombuffer(raw, dtype=dtype, count=count).reshape(shape)
+
+
+def _cells(array: NDArray[Any]) -> list[Any]:
+    if array.dtype.kind in "iu":
+        return array.tolist()  # type: ignore[no-any-return]
+    if array.dtype.kind == "S":
+        return [cell.decode("utf-8", "replace") for cell in array.tolist()]
+    return [cell if isinstance(cell, str) else None for cell in array.tolist()]
