@@ -14,6 +14,7 @@ from ..heaps import Check
 from ..image import MemoryImage
 from ..leaks import LeakGroup, LeakTable
 from ..objects import ObjectTable
+from ..scan import ScanResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ class Report:
         What the analysis was asked to do, by name.
     image
         Where contents are read for hex dumps; None to do without.
+    result
+        The scan itself, for those who want to go on from here: colours, references, roots.
     version
         Of this package; found out if empty.
     """
@@ -166,6 +169,7 @@ class Report:
     coverage: Coverage = field(default_factory=Coverage)
     options: Mapping[str, Any] = field(default_factory=dict)
     image: MemoryImage | None = field(default=None, repr=False)
+    result: ScanResult | None = field(default=None, repr=False)
     version: str = ""
 
     def __post_init__(self) -> None:
