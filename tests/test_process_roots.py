@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -79,7 +81,7 @@ def test_thread_local_storage_has_a_class_of_its_own():
 def test_every_byte_has_one_class():
     dump = a_dump(thread(STACK + 0x2000, tls=TLS + 0x2000), thread(STACK, tid=2, tls=TLS + 0x2400))
     ranges = sorted((r.address, r.end) for r in process_roots(dump, a_heap()).ranges)
-    assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(ranges))
 
 
 def test_what_the_heap_excludes_is_no_root():

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..coverage import Coverage
+from ..errors import UsageError
+from ..graph import Referrer, referrers
 from ..heaps import Check
 from ..image import MemoryImage
 from ..leaks import LeakGroup, LeakTable
@@ -191,6 +193,20 @@ class Report:
                 break
             held = min(size, segment.end - address)
         return self.image.read(address, held)
+
+    def referrers(self, address: int) -> list[Referrer]:
+        """Find every word that refers to the object that holds an address.
+
+        Raises
+        ------
+        FaultError
+            No object holds the address.
+        UsageError
+            The report does not carry its scan.
+        """
+        if self.result is None:
+            raise UsageError("this report does not carry the scan that it came from")
+        return referrers(self.result, address)
 
     def report(self, format: str = "text", **options: Any) -> str:
         """Return the report as text.
