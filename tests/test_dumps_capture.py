@@ -142,6 +142,8 @@ def test_memory_that_was_never_touched_takes_no_room(tmp_path, living):
 
 
 def test_it_agrees_with_gdb(tmp_path, living):
+    # Stopped, so that no thread moves between the two dumps.
+    living.send_signal(signal.SIGSTOP)
     ours = dump(living, tmp_path / "core")
     theirs = open_dump(gdb_core(tmp_path, living.pid))
     assert {t.tid: t.stack_pointer for t in ours.threads} == {

@@ -197,14 +197,16 @@ REGISTERS = r"""
 
 __thread unsigned long mine = 0x7157157157157157;
 static char pattern[64];
+static volatile int loaded;
 
 static void *wait_with_registers(void *unused) {
     (void)unused;
     __asm__ volatile(
         "movabs $0x1122334455667788, %%r12\n movabs $0x99aabbccddeeff00, %%r13\n"
         "movdqu (%0), %%xmm6\n"
+        "movl $1, (%1)\n"
         "1: movl $34, %%eax\n syscall\n jmp 1b\n"  /* pause */
-        : : "r"(pattern) : "r12", "r13", "rax", "rcx", "r11", "xmm6", "memory");
+        : : "r"(pattern), "r"(&loaded) : "r12", "r13", "rax", "rcx", "r11", "xmm6", "memory");
     return 0;
 }
 
@@ -213,7 +215,7 @@ int main(int argc, char **argv) {
     (void)argv;
     memcpy(pattern, "sixteen letters!", 16);
     pthread_create(&thread, 0, wait_with_registers, 0);
-    usleep(100000);
+    while (!loaded) usleep(1000);
     puts("ready");
     fflush(stdout);
     if (argc > 1) raise(SIGQUIT);
