@@ -3,13 +3,17 @@
 from .dump import Dump, MappedFile, Thread
 from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
 from .image import Hole, MemoryImage, Segment
+from .leaks import Leak, LeakGroup, LeakTable
 from .objects import BLACK, GREY, ObjectFlags, ObjectTable
+from .pipeline import AnalyseOptions, RawSource, analyse, scan
+from .report.model import Report
 from .roots import RootRange, Roots, RootWord
 from .scan import Colour, References, ScanOptions, ScanResult, scan_image
 
 __all__ = [
     "BLACK",
     "GREY",
+    "AnalyseOptions",
     "Colour",
     "Dump",
     "DumpError",
@@ -17,12 +21,17 @@ __all__ = [
     "HeapError",
     "Hole",
     "KmemleakError",
+    "Leak",
+    "LeakGroup",
+    "LeakTable",
     "MappedFile",
     "MemoryImage",
     "ObjectFlags",
     "ObjectTable",
     "OverlapError",
+    "RawSource",
     "References",
+    "Report",
     "RootRange",
     "RootWord",
     "Roots",
@@ -31,6 +40,8 @@ __all__ = [
     "Segment",
     "Thread",
     "UsageError",
+    "analyse",
+    "scan",
     "scan_image",
 ]
 __version__ = "0.1.0"

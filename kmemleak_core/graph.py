@@ -82,9 +82,7 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
 
     start, size = roots.range_arrays()
     nobody = np.full(start.size, -1, dtype=np.int64)
-    columns = scan_words(
-        result.image.engine, index, start, size, nobody, step=step, mask=mask
-    )
+    columns = scan_words(result.image.engine, index, start, size, nobody, step=step, mask=mask)
     for place, value, target, i in zip(*(c.tolist() for c in columns), strict=True):
         root = roots.ranges[i]
         name = f"{root.name or root.kind}+{place - root.address:#x}"
@@ -92,9 +90,7 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
 
     start, size, owner, _ = scan_plan(objects)
     nobody = np.full(start.size, -1, dtype=np.int64)
-    columns = scan_words(
-        result.image.engine, index, start, size, nobody, step=step, mask=mask
-    )
+    columns = scan_words(result.image.engine, index, start, size, nobody, step=step, mask=mask)
     for place, value, target, i in zip(*(c.tolist() for c in columns), strict=True):
         holder = int(owner[i]) if owner is not None else i
         if holder == row:

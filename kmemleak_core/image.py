@@ -143,10 +143,9 @@ class MemoryImage:
                 raise OverlapError(
                     (before.address, before.size), (after.address, after.size), what="segment"
                 )
-        if self.segments:
-            # The last byte of a 64-bit address space is never a segment's: an end always fits.
-            if self.segments[0].address < 0 or self.segments[-1].end >= 1 << 64:
-                raise ValueError("a segment lies outside the 64-bit address space")
+        # The last byte of a 64-bit address space is never a segment's: an end always fits.
+        if self.segments and (self.segments[0].address < 0 or self.segments[-1].end >= 1 << 64):
+            raise ValueError("a segment lies outside the 64-bit address space")
 
     @classmethod
     def from_segments(

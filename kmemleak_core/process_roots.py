@@ -56,11 +56,17 @@ def process_roots(dump: Dump, heap: Heap) -> Roots:
             taken[exclusion.begin : exclusion.end] = exclusion.reason
     special: list[RootRange] = []
     stacks = list(_stack_ranges(dump, heap))
+    live = IntervalTree()
     for thread in dump.threads:
         stack = next((s for s in stacks if s.tid == thread.tid), None)
         if stack is not None:
-            special.append(_live_part(dump, thread, stack))
-            taken[stack.low : stack.high] = "stack"
+            part = _live_part(dump, thread, stack)
+            # Two threads may claim one stack: what either uses is live, and told once.
+            special.extend(Roots((part,)).subtract(live).ranges)
+            if part.size:
+                live[part.address : part.end] = None
+    for stack in stacks:
+        taken[stack.low : stack.high] = "stack"
     for thread in dump.threads:
         tls = _tls_range(dump, thread)
         if tls is not None:

@@ -146,7 +146,7 @@ def scan_image(
     interior: bool = True,
     end_pointers: bool = False,
 ) -> ScanResult:
-    """Scan an image: which objects are held by roots, directly or through other objects?
+    """Scan an image: find the objects that no root holds, directly or through others.
 
     The algorithm is kmemleak's; references are extracted in one sequential pass over all
     objects, then followed breadth-first from the roots in the order in which kmemleak's gray

@@ -133,7 +133,9 @@ class TestRoots:
         assert roots.without({"stacks", "registers"}).kinds == {"data"}
 
     def test_a_subtracted_range_leaves_what_lies_around_it(self):
-        left = km.Roots.from_ranges([(0x10, 0x20)]).subtract(IntervalTree.from_tuples([(0x18, 0x1C)]))
+        left = km.Roots.from_ranges([(0x10, 0x20)]).subtract(
+            IntervalTree.from_tuples([(0x18, 0x1C)])
+        )
         assert [(r.address, r.end) for r in left.ranges] == [(0x10, 0x18), (0x1C, 0x30)]
 
     @given(

@@ -49,9 +49,7 @@ def heaps(draw):
         block.excess_ref = draw(st.sampled_from([0, 0, 0, *targets]))
         for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
             begin = draw(st.integers(0, block.size))
-            block.areas.append(
-                (block.address + begin, draw(st.integers(0, block.size - begin)))
-            )
+            block.areas.append((block.address + begin, draw(st.integers(0, block.size - begin))))
     # Adjoining and separate segments, at any alignment, with holes between them.
     segments, at = [], base - draw(st.sampled_from([0, 3, 8, 16]))
     while at < top:

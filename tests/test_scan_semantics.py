@@ -295,7 +295,9 @@ def test_a_result_is_the_same_whatever_the_input_order(heap):
 
 def test_a_referrer_is_named(heap):
     heap.put(heap.alloc(A), heap.alloc(B) + 8)
-    result = heap.scan(ranges=[(BASE, 8, "data", ".data of libfoo.so")], words=[(A, "registers", "rbx")])
+    result = heap.scan(
+        ranges=[(BASE, 8, "data", ".data of libfoo.so")], words=[(A, "registers", "rbx")]
+    )
     (register,) = referrers(result, A)
     assert (register.name, register.pointer, register.live) == ("rbx", "start", True)
     (inner,) = referrers(result, B)

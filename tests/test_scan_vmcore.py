@@ -74,9 +74,7 @@ class Snapshot:
 
 def physical_memory(core: Path) -> list[tuple[int, np.ndarray]]:
     with core.open("rb") as file:
-        data = np.frombuffer(
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8
-        )
+        data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         return [
             (s["p_paddr"], data[s["p_offset"] : s["p_offset"] + s["p_filesz"]])
             for s in ELFFile(file).iter_segments("PT_LOAD")

@@ -1,1 +1,65 @@
 """Shows a report, one renderer a format."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Protocol, TextIO, cast
+
+from ..errors import UsageError
+from .model import RenderOptions, Report, ReportSource, Summary
+
+__all__ = [
+    "RenderOptions",
+    "Renderer",
+    "Report",
+    "ReportSource",
+    "Summary",
+    "renderer",
+    "renderer_names",
+]
+
+#: Our own renderers: name → module here, class in it.
+_BUILT_IN = {
+    "text": ("text", "TextRenderer"),
+    "list": ("list", "ListRenderer"),
+    "json": ("json", "JsonRenderer"),
+    "kmemleak": ("kernel", "KernelRenderer"),
+}
+
+_GROUP = "kmemleak_core.reports"
+
+
+class Renderer(Protocol):
+    """One format."""
+
+    name: str
+
+    def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
+        """Write the report to a text stream."""
+        ...
+
+
+def renderer_names() -> tuple[str, ...]:
+    """Return the name of every format: ours, then those of installed entry points."""
+    others = sorted({entry.name for entry in entry_points(group=_GROUP)} - _BUILT_IN.keys())
+    return (*_BUILT_IN, *others)
+
+
+def renderer(name: str) -> Renderer:
+    """Return the renderer of a format.
+
+    Raises
+    ------
+    UsageError
+        There is none of that name.
+    """
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        return cast("Renderer", getattr(import_module(f".{module}", __name__), attribute)())
+    for entry in entry_points(group=_GROUP):
+        if entry.name == name:
+            return cast("Renderer", entry.load()())
+    raise UsageError(
+        f"there is no report format {name!r}", hint=f"one of: {', '.join(renderer_names())}"
+    )

@@ -1,0 +1,379 @@
+"""Turns a scan's white objects into a LeakTable and groups: who is a head, who is held by whom."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clusters import (
+    LeakGraph,
+    References,
+    cluster_heads,
+    leak_graph,
+    nearest_heads,
+    sole_owner,
+)
+from .errors import KmemleakError
+from .image import MemoryImage
+from .objects import ObjectTable
+from .shapes import classify, shape_text
+
+#: One row of a leak table; every column is described in `LeakTable`.
+LEAK_DTYPE = np.dtype(
+    [
+        ("address", np.uint64),
+        ("size", np.uint64),
+        ("count", np.int32),
+        ("min_count", np.int32),
+        ("direct", np.bool_),
+        ("head", np.int64),
+        ("group", np.int32),
+        ("order", np.int64),
+    ]
+)
+
+#: Groups beyond this many, the smallest ones, are folded into one: a group is a Python object.
+MAX_GROUPS = 10_000
+
+
+class Scanned(Protocol):
+    """What this module wants to know of a scan's result."""
+
+    @property
+    def objects(self) -> ObjectTable: ...  # noqa: D102
+    @property
+    def white(self) -> NDArray[np.bool_]: ...  # noqa: D102
+    @property
+    def count(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def references(self) -> References | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """One row of a `LeakTable`; the fields are its columns."""
+
+    address: int
+    size: int
+    count: int
+    min_count: int
+    direct: bool
+    head: int
+    group: int
+    order: int
+
+    def __repr__(self) -> str:
+        kind = "direct" if self.direct else "indirect"
+        return f"<Leak {self.address:#x} size {self.size} {kind}>"
+
+
+class LeakTable:
+    """Leaked objects as one structured array.
+
+    The rows stand in address order where `build_leaks` made the table. ``table["address"]`` is
+    a column; a slice, an index array or a boolean mask gives a smaller table; iteration gives
+    `Leak` values.
+
+    Columns
+    -------
+    address, size : uint64
+        Where the object starts, its length in bytes.
+    count, min_count : int32
+        References found and wanted.
+    direct : bool
+        Whether it heads a leaked cluster; otherwise only other leaks hold it.
+    head : int64
+        Row, in the full table, of the cluster head that holds it (its own row for a head).
+    group : int32
+        Index of its `LeakGroup`; −1 before `group_leaks`.
+    order : int64
+        Position in the order of allocation.
+
+    Attributes
+    ----------
+    array : ndarray
+        The structured array, of `LEAK_DTYPE`.
+    graph : LeakGraph or None
+        References between the leaks; only the full table has it.
+    """
+
+    __slots__ = ("array", "graph")
+
+    def __init__(self, array: NDArray[Any], graph: LeakGraph | None = None) -> None:
+        if array.dtype != LEAK_DTYPE or array.ndim != 1:
+            raise ValueError(f"a leak table has one dimension of LEAK_DTYPE, not {array.dtype}")
+        self.array = array
+        self.graph = graph
+
+    @classmethod
+    def empty(cls) -> LeakTable:
+        """Return a table without rows."""
+        return cls(np.empty(0, LEAK_DTYPE))
+
+    @overload
+    def __getitem__(self, key: str) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> Leak: ...
+    @overload
+    def __getitem__(self, key: slice | NDArray[Any]) -> LeakTable: ...
+    def __getitem__(
+        self, key: str | int | np.integer[Any] | slice | NDArray[Any]
+    ) -> NDArray[Any] | Leak | LeakTable:
+        if isinstance(key, str):
+            try:
+                return self.array[key]
+            except ValueError:
+                names = ", ".join(LEAK_DTYPE.names or ())
+                raise KeyError(f"no column {key!r}; the columns are {names}") from None
+        if isinstance(key, int | np.integer):
+            return Leak(*self.array[key].item())
+        return LeakTable(self.array[key])
+
+    def __iter__(self) -> Iterator[Leak]:
+        for start in range(0, len(self), 4096):
+            for row in self.array[start : start + 4096].tolist():
+                yield Leak(*row)
+
+    def __len__(self) -> int:
+        return int(self.array.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all leaked objects together."""
+        return int(self.array["size"].sum(dtype=np.uint64))
+
+    def rows_by(self, order: str) -> NDArray[np.int64]:
+        """Return row numbers in a stable order.
+
+        Parameters
+        ----------
+        order
+            ``"allocation"``, ``"address"`` or ``"size"`` (largest first, then by address).
+        """
+        address = self.array["address"]
+        if order == "allocation":
+            rows = np.lexsort((address, self.array["order"]))
+        elif order == "address":
+            rows = np.argsort(address, kind="stable")
+        elif order == "size":
+            rows = np.lexsort((address, ~self.array["size"]))
+        else:
+            raise ValueError(f"order is 'allocation', 'address' or 'size', not {order!r}")
+        return rows.astype(np.int64, copy=False)
+
+    def to_numpy(self) -> NDArray[Any]:
+        """Return the structured array itself, not a copy."""
+        return self.array
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row a leak.
+
+        Raises
+        ------
+        KmemleakError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise KmemleakError(
+                "to_pandas() needs pandas, which is not installed",
+                hint="pip install 'kmemleak-core[pandas]'",
+            ) from None
+        return pd.DataFrame({name: self.array[name] for name in LEAK_DTYPE.names or ()})
+
+    def __repr__(self) -> str:
+        direct = int(np.count_nonzero(self.array["direct"]))
+        return f"<LeakTable {len(self):,} objects, {self.nbytes:,} bytes, {direct:,} direct>"
+
+    def _repr_html_(self) -> str:
+        shown = 20
+        cells = "".join(
+            f"<tr><td><code>{leak.address:#x}</code></td><td>{leak.size:,}</td>"
+            f"<td>{'direct' if leak.direct else 'indirect'}</td>"
+            f"<td>{leak.count}/{leak.min_count}</td><td>{leak.group}</td></tr>"
+            for leak in self[:shown]
+        )
+        more = f"<p>… and {len(self) - shown:,} more</p>" if len(self) > shown else ""
+        return (
+            f"<p>{html.escape(repr(self)[1:-1])}</p><table><tr><th>address</th><th>size</th>"
+            f"<th>kind</th><th>references</th><th>group</th></tr>{cells}</table>{more}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeakGroup:
+    """Leaks of one size whose contents look alike.
+
+    Parameters
+    ----------
+    size
+        Bytes of each object; 0 in the one group that folds the smallest groups together.
+    shape
+        What the first words hold, as `shapes.shape_text` writes it.
+    count, nbytes
+        Objects and bytes in the group.
+    direct_count, direct_bytes
+        Those of them that head a leaked cluster.
+    retained_count, retained_bytes
+        Indirectly leaked objects that nothing but direct leaks of this group leads to.
+    example
+        Address of one member: the first allocated, a direct one if there is any.
+    rows
+        Rows of the leak table, ``(count,)`` ``int64``, in the order of allocation.
+    """
+
+    size: int
+    shape: str
+    count: int
+    nbytes: int
+    direct_count: int
+    direct_bytes: int
+    retained_count: int
+    retained_bytes: int
+    example: int
+    rows: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def indirect_count(self) -> int:
+        """Members that only other leaks hold."""
+        return self.count - self.direct_count
+
+    @property
+    def indirect_bytes(self) -> int:
+        """Bytes of the members that only other leaks hold."""
+        return self.nbytes - self.direct_bytes
+
+
+def build_leaks(result: Scanned) -> LeakTable:
+    """Turn the white objects of a scan into a table, and find the heads among them.
+
+    Strongly connected components of the graph of leaks: each component that no other leak
+    refers to has one head, the member that most references enter (the first allocated among
+    equals); everything else is indirect. ``head`` is the nearest one by number of references.
+
+    Parameters
+    ----------
+    result
+        A scan's result. Without a reference graph every leak is direct.
+    """
+    rows = np.flatnonzero(result.white)
+    objects = result.objects
+    array = np.zeros(rows.size, LEAK_DTYPE)
+    array["address"] = objects.address[rows]
+    array["size"] = objects.size[rows]
+    array["count"] = np.asarray(result.count)[rows]
+    array["min_count"] = objects.min_count[rows]
+    array["group"] = -1
+    array["order"] = rows
+    if objects.order is not None:
+        position = np.empty(len(objects), np.int64)
+        position[objects.order] = np.arange(len(objects))
+        array["order"] = position[rows]
+    graph = leak_graph(result.references, rows, len(objects))
+    array["head"] = np.arange(rows.size)
+    array["direct"] = True
+    if graph.targets.size:
+        array["direct"] = cluster_heads(graph, array["order"])
+        array["head"] = nearest_heads(graph, np.flatnonzero(array["direct"]), array["order"])
+    return LeakTable(array, graph)
+
+
+def group_leaks(
+    leaks: LeakTable, image: MemoryImage, objects: ObjectTable
+) -> tuple[LeakGroup, ...]:
+    """Group leaks by size and by what their first words hold; fill the ``group`` column.
+
+    Groups come with the most bytes first: what their direct members and all that only those
+    lead to amount to, then what they hold in all.
+
+    Parameters
+    ----------
+    leaks
+        The full table of `build_leaks`.
+    image
+        Where the contents are.
+    objects
+        All objects: a word that points into one is told from other pointers.
+    """
+    table = leaks.array
+    if not table.size:
+        return ()
+    codes = classify(image, objects, table["address"], table["size"])
+    members, starts = _partition(table, codes)
+    sizes = table["size"]
+    total = np.add.reduceat(sizes[members], starts)
+    folded = -1
+    if starts.size > MAX_GROUPS:
+        # The largest keep their own group; all others become one.
+        folded = MAX_GROUPS - 1
+        run = np.empty(starts.size, np.int64)
+        run[np.argsort(~total, kind="stable")] = np.arange(starts.size)
+        key = np.minimum(np.repeat(run, np.diff(np.append(starts, members.size))), folded)
+        sorting = np.lexsort((table["order"][members], key))
+        members, key = members[sorting], key[sorting]
+        starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    n = starts.size
+    lengths = np.diff(np.append(starts, members.size))
+    group = np.empty(table.size, np.int64)
+    group[members] = np.repeat(np.arange(n), lengths)
+
+    direct = table["direct"]
+    total = np.add.reduceat(sizes[members], starts)
+    direct_count = np.add.reduceat(direct[members].astype(np.int64), starts)
+    direct_bytes = np.add.reduceat(np.where(direct, sizes, np.uint64(0))[members], starts)
+    graph = leaks.graph or LeakGraph.empty(table.size)
+    owner = sole_owner(graph, table["head"], direct, group)
+    owned = owner >= 0
+    retained_count = np.bincount(owner[owned], minlength=n)
+    retained_bytes = np.zeros(n, np.uint64)
+    np.add.at(retained_bytes, owner[owned], sizes[owned])
+
+    first = table["address"][members[starts]]
+    freed = direct_bytes + retained_bytes
+    ranking = np.lexsort((first, ~total, ~freed))
+    rank = np.empty(n, np.int64)
+    rank[ranking] = np.arange(n)
+    table["group"] = rank[group]
+
+    groups = []
+    for g in ranking.tolist():
+        rows = members[starts[g] : starts[g] + lengths[g]]
+        head = int(rows[np.argmax(direct[rows])])  # the first direct one, or the first
+        groups.append(
+            LeakGroup(
+                size=0 if g == folded else int(sizes[head]),
+                shape=(
+                    "other sizes and shapes"
+                    if g == folded
+                    else shape_text(codes[head], int(sizes[head]), image.word_size)
+                ),
+                count=int(lengths[g]),
+                nbytes=int(total[g]),
+                direct_count=int(direct_count[g]),
+                direct_bytes=int(direct_bytes[g]),
+                retained_count=int(retained_count[g]),
+                retained_bytes=int(retained_bytes[g]),
+                example=int(table["address"][head]),
+                rows=rows,
+            )
+        )
+    return tuple(groups)
+
+
+def _partition(
+    table: NDArray[Any], codes: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort rows by (size, shape), inside by allocation; return them and where each run starts."""
+    packed = np.zeros(table.size, np.uint64)
+    for column in range(codes.shape[1]):
+        packed = (packed << np.uint64(8)) | codes[:, column]
+    members = np.lexsort((table["order"], packed, table["size"])).astype(np.int64, copy=False)
+    size, shape = table["size"][members], packed[members]
+    new = (size[1:] != size[:-1]) | (shape[1:] != shape[:-1])
+    return members, np.concatenate(([0], np.flatnonzero(new) + 1)).astype(np.int64)

@@ -1,0 +1,292 @@
+"""Turns a dump, or tables that describe one, into a Report: sources, engine and meaning meet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .coverage import Coverage
+from .dump import Dump
+from .errors import HeapError, UsageError
+from .heaps import Heap, finders
+from .image import ByteOrder
+from .leaks import group_leaks
+from .process_roots import ROOT_KINDS, process_roots
+from .report.model import Report, ReportSource, Summary
+from .roots import Roots
+from .scan import ScanOptions, scan_image
+
+#: In which order leaks are told.
+Order = Literal["allocation", "address", "size"]
+
+#: Called as each part begins, with what is being done.
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RawSource:
+    """Memory and tables in plain files, for dumps of anything.
+
+    Parameters
+    ----------
+    memory
+        ``"ADDRESS:FILE"`` each: the file's bytes are the memory at that address.
+    objects
+        Table of allocated objects (CSV, JSONL or npz; columns in `kmemleak_core.dumps.raw`).
+    roots
+        Table of root ranges and root words; None for no roots at all.
+    scan_areas
+        Table of scan areas; None if objects are scanned as a whole.
+    word_size, byteorder
+        As in `MemoryImage`.
+    """
+
+    memory: tuple[str, ...]
+    objects: Path
+    roots: Path | None = None
+    scan_areas: Path | None = None
+    word_size: int = 8
+    byteorder: ByteOrder = "little"
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyseOptions:
+    """What an analysis is asked to do; every default is the usual answer.
+
+    Parameters
+    ----------
+    sysroot
+        Folder that holds the mapped files, for the pages that the dump lacks.
+    no_roots
+        Classes of roots to leave out; for a process the keys of `ROOT_KINDS`.
+    pointer_mask
+        Bits of a word that make up an address; the others are a tag.
+    alignment
+        Bytes between two words that are looked at; None for the word size.
+    end_pointers
+        Whether a pointer one past an object's end refers to it; None: in a malloc heap it does.
+    interior
+        Whether a pointer into the middle of an object refers to it.
+    order
+        In which order leaks are told.
+    """
+
+    sysroot: Path | None = None
+    no_roots: frozenset[str] = frozenset()
+    pointer_mask: int = (1 << 64) - 1
+    alignment: int | None = None
+    end_pointers: bool | None = None
+    interior: bool = True
+    order: Order = "allocation"
+
+
+def analyse(
+    source: Path | RawSource,
+    options: AnalyseOptions | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Find the leaks in a dump.
+
+    Parameters
+    ----------
+    source
+        A dump file, or files that describe memory.
+    options
+        See `AnalyseOptions`.
+    progress
+        Told what begins.
+
+    Raises
+    ------
+    DumpError
+        The dump, or a table, cannot be read.
+    HeapError
+        No allocator module can walk a heap in it.
+    UsageError
+        The options contradict each other or the source.
+    """
+    options = options or AnalyseOptions()
+    clock = _Clock(progress or (lambda _: None))
+    coverage = Coverage()
+    if isinstance(source, RawSource):
+        dump, heap, roots = _open_raw(source, options, coverage, clock)
+    else:
+        dump, heap, roots = _open_dump(source, options, coverage, clock)
+    roots = roots.without(options.no_roots)
+    end_pointers = options.end_pointers
+    with clock("scan"):
+        result = scan_image(
+            dump.image,
+            heap.objects,
+            roots,
+            options=ScanOptions(
+                alignment=options.alignment,
+                pointer_mask=options.pointer_mask,
+                interior=options.interior,
+                end_pointers=bool(heap.allocator) if end_pointers is None else end_pointers,
+            ),
+        )
+    with clock("group"):
+        leaks = result.leaks
+        groups = group_leaks(leaks, result.image, result.objects)
+    coverage.extend(dump.coverage)
+    coverage.extend(heap.coverage)
+    coverage.extend(heap.objects.anomalies)
+    missing = int(result.counters["missing_bytes"])
+    if missing:
+        coverage.add(
+            "scan.missing", "objects or roots reach into memory that the dump lacks", nbytes=missing
+        )
+    asked = asdict(options)
+    asked["no_roots"] = sorted(options.no_roots)
+    asked["sysroot"] = None if options.sysroot is None else str(options.sysroot)
+    asked["end_pointers"] = result.options.end_pointers
+    return Report(
+        source=ReportSource(
+            path=dump.path,
+            format=dump.format,
+            architecture=dump.architecture,
+            word_size=dump.image.word_size,
+            byteorder=dump.image.byteorder,
+            process=dict(dump.process),
+            threads=len(dump.threads),
+        ),
+        summary=Summary.of(heap.objects, leaks),
+        leaks=leaks,
+        groups=groups,
+        allocator=heap.allocator,
+        counters={
+            "image_bytes": dump.image.nbytes,
+            "root_bytes": roots.nbytes,
+            "root_words": len(roots.words),
+            **heap.counters,
+            **result.counters,
+            **clock.seconds,
+        },
+        checks=heap.checks,
+        coverage=coverage,
+        options=asked,
+        image=dump.image,
+        result=result,
+    )
+
+
+def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
+    """Find the leaks in a core file: `analyse` for a notebook.
+
+    Parameters
+    ----------
+    source
+        The core's path, or a `RawSource`.
+    **options
+        Fields of `AnalyseOptions`.
+
+    Examples
+    --------
+    >>> report = scan("core")  # doctest: +SKIP
+    >>> report.leaks["address"], report.leaks["size"]  # doctest: +SKIP
+    """
+    if not isinstance(source, RawSource):
+        source = Path(source)
+    if options.get("sysroot") is not None:
+        options["sysroot"] = Path(options["sysroot"])
+    if isinstance(options.get("no_roots"), str):
+        raise UsageError("no_roots is a collection of names, not one string")
+    options["no_roots"] = frozenset(options.get("no_roots", ()))
+    try:
+        asked = AnalyseOptions(**options)
+    except TypeError as error:
+        raise UsageError(f"scan: {error}") from None
+    return analyse(source, asked)
+
+
+class _Clock:
+    """Times the parts of an analysis and tells of each as it begins."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._part = ""
+        self._began = 0.0
+
+    def __call__(self, part: str) -> _Clock:
+        self._part = part
+        return self
+
+    def __enter__(self) -> None:
+        self._progress(self._part)
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[f"{self._part}_seconds"] = time.perf_counter() - self._began
+
+
+def _open_dump(
+    path: Path, options: AnalyseOptions, coverage: Coverage, clock: _Clock
+) -> tuple[Dump, Heap, Roots]:
+    from .dumps import open_dump
+
+    _check_classes(options.no_roots, ROOT_KINDS)
+    with clock("open"):
+        dump = open_dump(path, sysroot=options.sysroot)
+    with clock("heap"):
+        heap = _find_heap(dump)
+    with clock("roots"):
+        roots = process_roots(dump, heap)
+    if not dump.threads:
+        coverage.add(
+            "dump.no-threads",
+            "the dump tells of no threads: registers and stack pointers are unknown, "
+            "and what only they hold is reported as leaked",
+        )
+    return dump, heap, roots
+
+
+def _find_heap(dump: Dump) -> Heap:
+    from .heaps.foreign import name_foreign_allocator
+
+    for finder in finders():
+        heap = finder.find(dump)
+        if heap is not None:
+            return heap
+    name = name_foreign_allocator(dump)
+    if name is not None:
+        raise HeapError(
+            f"{dump.path}: its allocator is {name}, which is not read yet",
+            hint="describe its blocks in a table: kmemleak scan --memory ADDR:FILE --objects FILE",
+        )
+    raise HeapError(
+        f"{dump.path}: no heap was found: no glibc malloc arena, and no other allocator's traces",
+        hint="a core that holds the data of libc.so (or of a static program) and the heap: "
+        "see core(5) on coredump_filter, and `kmemleak dump PID`",
+    )
+
+
+def _open_raw(
+    source: RawSource, options: AnalyseOptions, coverage: Coverage, clock: _Clock
+) -> tuple[Dump, Heap, Roots]:
+    from .dumps.raw import open_raw, read_objects, read_roots
+
+    if options.sysroot is not None:
+        raise UsageError("a sysroot says nothing about raw memory")
+    with clock("open"):
+        dump = open_raw(source.memory, word_size=source.word_size, byteorder=source.byteorder)
+        objects = read_objects(source.objects, source.scan_areas)
+        roots = Roots() if source.roots is None else read_roots(source.roots, coverage)
+    _check_classes(options.no_roots, roots.kinds)
+    if not roots.ranges and not roots.words:
+        coverage.add("roots.none", "there are no roots: every object that is not grey is a leak")
+    return dump, Heap("", objects), roots
+
+
+def _check_classes(asked: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise UsageError(
+            f"there is no class of roots called {unknown[0]!r}",
+            hint=f"one of: {', '.join(sorted(known))}",
+        )

@@ -1,0 +1,146 @@
+"""Turns a report into JSON, laid out as schema.json beside this module tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from .model import RenderOptions, Report
+from .select import chosen_groups, chosen_rows, shown_shape
+
+#: Version of the layout: grows when a field changes its meaning or goes away.
+SCHEMA_VERSION = 1
+
+_CHUNK = 4096
+
+
+class JsonRenderer:
+    """The whole report for machines; addresses are hexadecimal strings."""
+
+    name = "json"
+
+    def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
+        """Write the document, its leaks one at a time; see `Renderer`."""
+        # Everything beyond ASCII is written as an escape: no terminal can be harmed by it.
+        head = json.dumps(_head(report, options), indent=1)
+        out.write(head[: head.rindex("}")].rstrip() + ',\n "leaks": [')
+        separator = "\n  "
+        for leak in _leaks(report, options):
+            out.write(separator + json.dumps(leak))
+            separator = ",\n  "
+        out.write("\n ]\n}\n")
+
+
+def to_dict(report: Report, options: RenderOptions) -> dict[str, Any]:
+    """Return the document as plain values."""
+    return {**_head(report, options), "leaks": list(_leaks(report, options))}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the document."""
+    text = Path(__file__).with_name("schema.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
+    source, summary = report.source, report.summary
+    groups = chosen_groups(report, options)
+    shown = groups[: options.limit] if options.limit else groups
+    _, leaks_left_out = chosen_rows(report, options)
+    process = {str(k): str(v) for k, v in source.process.items()}
+    if options.redact:
+        process.pop("arguments", None)
+    return {
+        "schema": "kmemleak-report",
+        "version": SCHEMA_VERSION,
+        "tool": {"name": "kmemleak_core", "version": report.version},
+        "source": {
+            "path": source.path,
+            "format": source.format,
+            "architecture": source.architecture,
+            "word_size": source.word_size,
+            "byteorder": source.byteorder,
+            "threads": source.threads,
+            "process": process,
+        },
+        "allocator": report.allocator or None,
+        "options": {name: _plain(name, value) for name, value in report.options.items()},
+        "redacted": options.redact,
+        "summary": {name: getattr(summary, name) for name in summary.__slots__},
+        "checks": [
+            {"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed}
+            for c in report.checks
+        ],
+        "coverage": [
+            {
+                "code": note.code,
+                "message": note.message,
+                "count": note.count,
+                "bytes": note.nbytes,
+                "address": None if note.address is None else hex(note.address),
+            }
+            for note in report.coverage
+        ],
+        "counters": _counters(report.counters),
+        "groups": [_group(report, options, index, group) for index, group in shown],
+        "groups_left_out": len(groups) - len(shown),
+        "leaks_left_out": leaks_left_out,
+    }
+
+
+def _group(report: Report, options: RenderOptions, index: int, group: Any) -> dict[str, Any]:
+    example: dict[str, Any] = {"address": hex(group.example)}
+    if not options.redact:
+        size = min(group.size, options.hex_bytes)
+        example["content"] = report.content(group.example, size).hex()
+    return {
+        "id": index,
+        "size": group.size or None,
+        "shape": shown_shape(group, options),
+        "objects": group.count,
+        "bytes": group.nbytes,
+        "direct_objects": group.direct_count,
+        "direct_bytes": group.direct_bytes,
+        "retained_objects": group.retained_count,
+        "retained_bytes": group.retained_bytes,
+        "example": example,
+    }
+
+
+def _leaks(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
+    rows, _ = chosen_rows(report, options)
+    table = report.leaks.array
+    for start in range(0, rows.size, _CHUNK):
+        part = table[rows[start : start + _CHUNK]]
+        heads = table["address"][part["head"]].tolist()
+        for row, head in zip(part.tolist(), heads, strict=True):
+            address, size, count, wanted, direct, _, group, order = row
+            yield {
+                "address": hex(address),
+                "size": size,
+                "references": count,
+                "min_count": wanted,
+                "direct": direct,
+                "held_by": None if direct else hex(head),
+                "group": None if group < 0 else group,
+                "order": order,
+            }
+
+
+def _counters(counters: Mapping[str, int | float]) -> dict[str, int | float]:
+    return {str(k): v if isinstance(v, float) else int(v) for k, v in counters.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Turn an option's value into one that JSON has."""
+    if name == "pointer_mask" and value is not None:
+        return hex(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, set | frozenset):
+        return sorted(str(v) for v in value)
+    if isinstance(value, list | tuple):
+        return [_plain("", v) for v in value]
+    return str(value)

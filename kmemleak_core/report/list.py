@@ -1,0 +1,41 @@
+"""Turns a report into lines, one leak a line, for grep, sort and awk."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from .model import RenderOptions, Report
+from .select import chosen_rows
+
+_HEADER = "# address size kind references/wanted group held-by"
+
+_CHUNK = 8192
+
+
+class ListRenderer:
+    """``address size kind references/wanted group held-by``, separated by single spaces.
+
+    ``held-by`` is the address of the head that leads to an indirect leak, ``-`` for a direct
+    one. The first line is a comment that names the columns.
+    """
+
+    name = "list"
+
+    def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
+        """Write one line a leak; see `Renderer`."""
+        rows, left_out = chosen_rows(report, options)
+        table = report.leaks.array
+        digits = report.source.word_size * 2
+        out.write(_HEADER + "\n")
+        for start in range(0, rows.size, _CHUNK):
+            part = table[rows[start : start + _CHUNK]]
+            heads = table["address"][part["head"]].tolist()
+            out.writelines(
+                f"0x{address:0{digits}x} {size} {'direct' if direct else 'indirect'} "
+                f"{count}/{wanted} {group} {'-' if direct else f'0x{head:0{digits}x}'}\n"
+                for (address, size, count, wanted, direct, _, group, _), head in zip(
+                    part.tolist(), heads, strict=True
+                )
+            )
+        if left_out:
+            out.write(f"# {left_out} more\n")

@@ -1,0 +1,249 @@
+"""Turns what an analysis found into one Report value, which every renderer shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..coverage import Coverage
+from ..errors import UsageError
+from ..graph import Referrer, referrers
+from ..heaps import Check
+from ..image import MemoryImage
+from ..leaks import LeakGroup, LeakTable
+from ..objects import ObjectTable
+from ..scan import ScanResult
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """What was analysed.
+
+    Parameters
+    ----------
+    path
+        The file, as the user named it.
+    format
+        ``"elf-core"``, ``"raw"``, ….
+    architecture
+        ``"x86_64"``, …; ``"unknown"`` where nothing tells.
+    word_size, byteorder
+        As in `MemoryImage`.
+    process
+        ``"name"``, ``"pid"``, ``"arguments"`` as far as the dump tells.
+    threads
+        How many threads the dump tells of.
+    """
+
+    path: str = ""
+    format: str = "raw"
+    architecture: str = "unknown"
+    word_size: int = 8
+    byteorder: str = "little"
+    process: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of one analysis: objects, and bytes in them.
+
+    Parameters
+    ----------
+    objects, object_bytes
+        All objects that were looked at.
+    reachable_objects, reachable_bytes
+        Those that are no leaks.
+    leaked_objects, leaked_bytes
+        Those that nobody can reach.
+    direct_objects, direct_bytes
+        Leaks that head a cluster: nothing else, or only their own cycle, refers to them.
+    indirect_objects, indirect_bytes
+        Leaks that other leaks hold.
+    """
+
+    objects: int
+    object_bytes: int
+    reachable_objects: int
+    reachable_bytes: int
+    leaked_objects: int
+    leaked_bytes: int
+    direct_objects: int
+    direct_bytes: int
+    indirect_objects: int
+    indirect_bytes: int
+
+    @classmethod
+    def of(cls, objects: ObjectTable, leaks: LeakTable) -> Summary:
+        """Add up the tables."""
+        direct = leaks["direct"]
+        direct_bytes = int(leaks["size"][direct].sum(dtype=np.uint64))
+        direct_objects = int(np.count_nonzero(direct))
+        return cls(
+            objects=len(objects),
+            object_bytes=objects.nbytes,
+            reachable_objects=len(objects) - len(leaks),
+            reachable_bytes=objects.nbytes - leaks.nbytes,
+            leaked_objects=len(leaks),
+            leaked_bytes=leaks.nbytes,
+            direct_objects=direct_objects,
+            direct_bytes=direct_bytes,
+            indirect_objects=len(leaks) - direct_objects,
+            indirect_bytes=leaks.nbytes - direct_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """How a report is shown.
+
+    Parameters
+    ----------
+    limit
+        Groups (or, in a list, leaks) to show; 0 for all; None for the renderer's own choice.
+    min_size
+        Leave out leaks of fewer bytes than this (they stay in the summary).
+    order
+        Order of single leaks: ``"allocation"``, ``"address"``, ``"size"``; None for the
+        order that the analysis was asked for.
+    redact
+        Hide what memory holds: no hex, no text, no process arguments.
+    hex_bytes
+        Bytes of content to show for each example.
+    width
+        Columns of the terminal; None for 100, or what the terminal has.
+    color
+        Whether to use colours; None to find out from the stream and ``NO_COLOR``.
+    """
+
+    limit: int | None = None
+    min_size: int = 0
+    order: str | None = None
+    redact: bool = False
+    hex_bytes: int = 32
+    width: int | None = None
+    color: bool | None = None
+
+
+@dataclass(eq=False)
+class Report:
+    """Everything that one analysis has to say.
+
+    Parameters
+    ----------
+    source
+        What was analysed.
+    summary
+        The figures.
+    leaks
+        One row a leak.
+    groups
+        The same leaks by size and shape, the most bytes first.
+    allocator
+        Whose heap was walked; empty if objects came from a table.
+    counters
+        What the scan did: ``"words"``, ``"candidates"``, ``"hits"``, ``"seconds"``, ….
+    checks
+        The allocator's own sums against ours.
+    coverage
+        What was missing or not understood.
+    options
+        What the analysis was asked to do, by name.
+    image
+        Where contents are read for hex dumps; None to do without.
+    result
+        The scan itself, for those who want to go on from here: colours, references, roots.
+    version
+        Of this package; found out if empty.
+    """
+
+    source: ReportSource
+    summary: Summary
+    leaks: LeakTable
+    groups: tuple[LeakGroup, ...] = ()
+    allocator: str = ""
+    counters: dict[str, int | float] = field(default_factory=dict)
+    checks: Sequence[Check] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    image: MemoryImage | None = field(default=None, repr=False)
+    result: ScanResult | None = field(default=None, repr=False)
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.version:
+            from .. import __version__
+
+            self.version = __version__
+
+    def content(self, address: int, size: int) -> bytes:
+        """Return bytes of the image: as many, from the address on, as it holds."""
+        segment = self.image.find(address) if self.image is not None else None
+        if self.image is None or segment is None:
+            return b""
+        size = max(0, min(size, self.image.segments[-1].end - address))
+        held = min(size, segment.end - address)
+        while held < size:  # go on into the segments that follow without a gap
+            segment = self.image.find(address + held)
+            if segment is None:
+                break
+            held = min(size, segment.end - address)
+        return self.image.read(address, held)
+
+    def referrers(self, address: int) -> list[Referrer]:
+        """Find every word that refers to the object that holds an address.
+
+        Raises
+        ------
+        FaultError
+            No object holds the address.
+        UsageError
+            The report does not carry its scan.
+        """
+        if self.result is None:
+            raise UsageError("this report does not carry the scan that it came from")
+        return referrers(self.result, address)
+
+    def report(self, format: str = "text", **options: Any) -> str:
+        """Return the report as text.
+
+        Parameters
+        ----------
+        format
+            Name of a renderer: ``"text"``, ``"list"``, ``"json"``, ``"kmemleak"``, ….
+        **options
+            Fields of `RenderOptions`.
+
+        Raises
+        ------
+        UsageError
+            No renderer has that name.
+        """
+        from . import renderer
+
+        out = io.StringIO()
+        renderer(format).render(self, out, RenderOptions(**options))
+        return out.getvalue()
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """Return the report as plain values, laid out as ``report/schema.json`` tells."""
+        from .json import to_dict
+
+        return to_dict(self, RenderOptions(**options))
+
+    def __repr__(self) -> str:
+        s = self.summary
+        name = f" of {self.source.path!r}" if self.source.path else ""
+        return (
+            f"<Report{name}: {s.leaked_objects:,} objects, {s.leaked_bytes:,} bytes leaked"
+            f" of {s.objects:,} scanned, {s.direct_objects:,} directly>"
+        )
+
+    def _repr_html_(self) -> str:
+        from .html import summary_html
+
+        return summary_html(self)

@@ -1,0 +1,234 @@
+"""Turns a report into text for people: what leaks, the largest first, and what was not seen."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+from ..leaks import LeakGroup
+from .escape import printable, quoted
+from .hexdump import hex_rows
+from .model import RenderOptions, Report
+from .select import chosen_groups, shown_shape
+from .units import count_text, size_text
+
+#: Groups of a section, and notes of the coverage section, that are shown unless told otherwise.
+DEFAULT_LIMIT = 10
+
+_DEFAULT_WIDTH = 100
+
+#: Writes one line made of pieces, each plain text or (text, style).
+_Line = Callable[..., None]
+
+
+class TextRenderer:
+    """The report on a terminal, or in a log: colours only where the stream takes them."""
+
+    name = "text"
+
+    def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
+        """Write the report; see `Renderer`."""
+        line = _writer(out, options)
+        width = max(40, options.width or _terminal_width(out))
+        limit = DEFAULT_LIMIT if options.limit is None else options.limit
+        _title(report, options, line, width)
+        style = "bold red" if report.summary.leaked_objects else "bold green"
+        for text in textwrap.wrap(headline(report), width):
+            line((text, style))
+        groups = [g for _, g in chosen_groups(report, options)]
+        _section(
+            report,
+            options,
+            line,
+            limit,
+            "Directly leaked: nothing reachable and no other leak leads to these",
+            [g for g in groups if g.direct_count],
+            direct=True,
+        )
+        held = [g for g in groups if g.indirect_count]
+        held.sort(key=lambda g: -g.indirect_bytes)
+        _section(
+            report,
+            options,
+            line,
+            limit,
+            "Indirectly leaked: only other leaks hold these",
+            held,
+            direct=False,
+        )
+        _closing(report, line, width, limit)
+
+
+def headline(report: Report) -> str:
+    """Return the one sentence that tells whether there is something to do."""
+    s = report.summary
+    if not s.objects:
+        return "nothing to scan: no allocated object was found"
+    scanned = f"{count_text(s.objects, 'object')} ({size_text(s.object_bytes)})"
+    if not s.leaked_objects:
+        return f"no leaks: {scanned} scanned, nothing is out of reach"
+    leaked = f"{count_text(s.leaked_objects, 'object')} ({size_text(s.leaked_bytes)})"
+    text = f"{leaked} leaked of {scanned.replace(' objects', '').replace(' object', '')} scanned"
+    text += f": {s.direct_objects:,} directly ({size_text(s.direct_bytes)})"
+    if s.indirect_objects:
+        held = f"{s.indirect_objects:,} held only by other leaks"
+        text += f", {held} ({size_text(s.indirect_bytes)})"
+    return text
+
+
+def _title(report: Report, options: RenderOptions, line: _Line, width: int) -> None:
+    source = report.source
+    facts = [source.format, source.architecture]
+    if source.process.get("name"):
+        facts.append(f"process {quoted(source.process['name'])}")
+    if source.process.get("pid"):
+        facts.append(f"pid {printable(source.process['pid'])}")
+    if source.threads:
+        facts.append(count_text(source.threads, "thread"))
+    if report.allocator:
+        facts.append(f"heap of {report.allocator}")
+    line((printable(source.path) or "memory", "bold"))
+    for text in textwrap.wrap(printable(", ".join(f for f in facts if f)), width - 2):
+        line("  ", (text, "dim"))
+    arguments = source.process.get("arguments", "")
+    if arguments and not options.redact:
+        line("  ", (_shortened(f"arguments: {printable(arguments)}", width - 2), "dim"))
+    line()
+
+
+def _section(
+    report: Report,
+    options: RenderOptions,
+    line: _Line,
+    limit: int,
+    heading: str,
+    groups: list[LeakGroup],
+    *,
+    direct: bool,
+) -> None:
+    if not groups:
+        return
+    line()
+    line((heading, "bold"))
+    shown = groups[:limit] if limit > 0 else groups
+    for group in shown:
+        _group(report, options, line, group, direct=direct)
+    rest = groups[len(shown) :]
+    if rest:
+        count = sum(g.direct_count if direct else g.indirect_count for g in rest)
+        nbytes = sum(g.direct_bytes if direct else g.indirect_bytes for g in rest)
+        line(
+            f"  and {count_text(len(rest), 'more group')}: {count_text(count, 'object')},"
+            f" {size_text(nbytes)} (--limit 0 shows all)"
+        )
+
+
+def _group(
+    report: Report, options: RenderOptions, line: _Line, group: LeakGroup, *, direct: bool
+) -> None:
+    count = group.direct_count if direct else group.indirect_count
+    nbytes = group.direct_bytes if direct else group.indirect_bytes
+    each = f" of {group.size:,} bytes" if group.size else ""
+    line()
+    line(
+        "  ",
+        (f"{count_text(count, 'object')}{each}, {size_text(nbytes)}", "bold"),
+        "  ",
+        (f"[{shown_shape(group, options)}]", "cyan"),
+    )
+    if direct and group.retained_count:
+        line(
+            f"    lead to {count_text(group.retained_count, 'more object')} that nothing else"
+            f" leads to, {size_text(group.retained_bytes)}"
+        )
+    address, size = group.example, group.size
+    if not direct and group.direct_count:
+        row = group.rows[~report.leaks["direct"][group.rows]][0]
+        address = int(report.leaks["address"][row])
+    if not size:
+        row = group.rows[report.leaks["address"][group.rows] == address][0]
+        size = int(report.leaks["size"][row])
+    line(f"    {'for example' if count > 1 else 'at'} ", (f"{address:#x}", "yellow"))
+    if options.redact or options.hex_bytes <= 0:
+        return
+    content = report.content(address, min(size, options.hex_bytes))
+    for text in hex_rows(content):
+        line("      ", (text, "dim"))
+    if not content and size:
+        line("      (its content is not in the dump)")
+
+
+def _closing(report: Report, line: _Line, width: int, limit: int) -> None:
+    line()
+    if report.checks:
+        passed = sum(check.passed for check in report.checks)
+        verdict = "agrees" if passed == len(report.checks) else "does not agree"
+        line(f"heap walk {verdict} with the allocator's own sums: {passed} of {len(report.checks)}")
+        for check in report.checks:
+            if not check.passed:
+                line(
+                    f"  {printable(check.name)}: the allocator says {check.expected:,},"
+                    f" the walk found {check.found:,}"
+                )
+    notes = list(report.coverage)
+    if notes:
+        line(("not seen, or not understood:", "bold"))
+    for note in notes[:limit] if limit > 0 else notes:
+        extra = [f"{note.count:,} times"] if note.count > 1 else []
+        extra += [size_text(note.nbytes)] if note.nbytes else []
+        extra += [f"at {note.address:#x}"] if note.address is not None else []
+        text = printable(note.message) + (f" ({', '.join(extra)})" if extra else "")
+        for part in textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    "):
+            line(part)
+    if limit > 0 and len(notes) > limit:
+        line(f"  and {len(notes) - limit:,} more (--limit 0 shows all)")
+    if report.counters:
+        text = "scan: " + ", ".join(_counters(report.counters.items()))
+        for part in textwrap.wrap(text, width, subsequent_indent="  "):
+            line((part, "dim"))
+
+
+def _counters(items: Iterable[tuple[str, int | float]]) -> Iterable[str]:
+    for name, value in items:
+        words = printable(name.replace("_", " ").replace(".", " "))
+        yield f"{value:.2f} {words}" if isinstance(value, float) else f"{value:,} {words}"
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _terminal_width(out: TextIO) -> int:
+    try:
+        return os.get_terminal_size(out.fileno()).columns or _DEFAULT_WIDTH
+    except (OSError, ValueError, AttributeError):
+        return _DEFAULT_WIDTH
+
+
+def wants_color(out: TextIO) -> bool:
+    """Return whether a stream is a terminal that takes colours and nobody asked for none."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _writer(out: TextIO, options: RenderOptions) -> _Line:
+    if not (wants_color(out) if options.color is None else options.color):
+
+        def plain(*pieces: str | tuple[str, str]) -> None:
+            out.write("".join(p if isinstance(p, str) else p[0] for p in pieces) + "\n")
+
+        return plain
+
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(
+        file=out, force_terminal=True, markup=False, emoji=False, highlight=False, no_color=False
+    )
+
+    def styled(*pieces: str | tuple[str, str]) -> None:
+        # Text never reads markup: a name such as "[red]" stays what it is.
+        console.print(Text.assemble(*pieces), soft_wrap=True)
+
+    return styled
