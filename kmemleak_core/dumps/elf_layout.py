@@ -156,7 +156,7 @@ def _loads(
     held = np.minimum(filesz, np.uint64(file_size) - begins)
 
     start = loads.address
-    present = _sorted_ranges(start, start + held, loads.flags, loads.offset)
+    present = _sorted_ranges(start, start + held, loads.flags, loads.offset, is_offset=True)
     cut = filesz > held
     if cut.any():
         nbytes = sum((filesz[cut] - held[cut]).tolist())
@@ -172,7 +172,6 @@ def _loads(
         np.concatenate([start + filesz, start + memsz]),
         np.concatenate([loads.flags, loads.flags]),
         np.repeat(np.array([1, 0], dtype=np.uint64), len(loads)),
-        shift=False,
     )
     lost = present.lost + missing.lost
     if lost:
@@ -190,10 +189,9 @@ def _clip(address: int, word_size: int) -> int:
 
 
 def _sorted_ranges(
-    start: U64, end: U64, flags: NDArray[np.uint32], extra: U64, *, shift: bool = True
+    start: U64, end: U64, flags: NDArray[np.uint32], extra: U64, *, is_offset: bool = False
 ) -> _Ranges:
     """Sort ranges and clip what overlaps an earlier one; `extra` moves along if it is an offset."""
-    shift = shift and extra.size > 0
     chosen = end > start
     start, end, flags, extra = start[chosen], end[chosen], flags[chosen], extra[chosen]
     order = np.argsort(start, kind="stable")
@@ -203,7 +201,7 @@ def _sorted_ranges(
         reach = np.concatenate((start[:1], np.maximum.accumulate(end)[:-1]))
         begin = np.maximum(start, reach)
         lost = sum((np.minimum(begin, end) - start).tolist())
-        if shift:
+        if is_offset:
             extra = extra + (begin - start)
         chosen = begin < end
         start, end, flags, extra = begin[chosen], end[chosen], flags[chosen], extra[chosen]

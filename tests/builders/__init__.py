@@ -1,0 +1,1 @@
+"""Builders of synthetic dumps, and of real ones from small programs."""
