@@ -9,7 +9,7 @@ from ._scan cimport ImageView
 cdef extern from *:
     """
     #if defined(__GNUC__)
-    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 1)
+    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 3)
     #define kmemleak_swap64(v) __builtin_bswap64(v)
     #define kmemleak_swap32(v) __builtin_bswap32(v)
     #else
@@ -51,7 +51,7 @@ cdef enum:
     # The same, where the chain runs into memory that the image lacks.
     SHORT_CHAIN = 8
     # Bytes that are fetched ahead of the walk: chunks lie in one linear stream.
-    AHEAD = 2048
+    AHEAD = 4096
 
 
 cdef inline uint64_t load(const uint8_t* p, int word, bint swapped) noexcept nogil:
