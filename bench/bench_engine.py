@@ -105,6 +105,40 @@ def bench_scan_numpy(benchmark, share, large):
     benchmark.extra_info["bytes"] = heap.words.nbytes
 
 
+def hits(heap):
+    """Return the values that are scanned for, as the engine's filter finds them."""
+    start, end = int(heap.objects.address[0]), int(ends(heap)[-1])
+    return [value for value in heap.words.tolist() if start <= value < end]
+
+
+@pytest.mark.benchmark(group="scan words, small heap")
+def bench_small_scan_engine(benchmark, small):
+    index = AddressIndex(small.objects.address, small.objects.size)
+    start = np.array([BASE], dtype=np.uint64)
+    size = np.array([small.words.nbytes], dtype=np.uint64)
+    owner = np.array([-1], dtype=np.int64)
+    _, targets, _ = benchmark(
+        extract_references, small.image.engine, index, start, size, owner, step=8
+    )
+    assert targets.size == small.pointers.size
+
+
+@pytest.mark.benchmark(group="scan words, small heap")
+def bench_small_scan_bisect(benchmark, small):
+    start, end = small.objects.address.tolist(), ends(small).tolist()
+    found = benchmark.pedantic(
+        lambda: alternatives.bisect_lookup(start, end, hits(small)), rounds=2
+    )
+    assert len(found) == small.pointers.size
+
+
+@pytest.mark.benchmark(group="scan words, small heap")
+def bench_small_scan_intervaltree(benchmark, small):
+    tree = alternatives.make_tree(small.objects.address.tolist(), ends(small).tolist())
+    found = benchmark.pedantic(lambda: alternatives.tree_lookup(tree, hits(small)), rounds=1)
+    assert len(found) == small.pointers.size
+
+
 @pytest.mark.benchmark(group="extract all references")
 def bench_references_engine(benchmark, large):
     index = AddressIndex(large.objects.address, large.objects.size)
