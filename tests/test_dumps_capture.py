@@ -206,6 +206,45 @@ def test_there_must_be_such_a_process(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_thread_stands_for_its_process(tmp_path, living):
+    tasks = sorted(int(t.name) for t in Path(f"/proc/{living.pid}/task").iterdir())
+    capture(tasks[-1], tmp_path / "core")
+    made = open_dump(tmp_path / "core")
+    assert made.process["pid"] == str(living.pid)
+    assert {t.tid for t in made.threads} == set(tasks)
+
+
+I386 = """
+static int call(int number, int a, const char *b, int c) {
+    int result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory");
+    return result;
+}
+static char data[] = "in the data";
+void _start(void) {
+    call(4, 1, "ready\\n", 6);
+    data[0] = 'I';
+    for (;;) __asm__ volatile("int $0x80" : : "a"(29), "S"(0x12345678), "D"(data));
+}
+"""
+
+
+def test_a_32_bit_process_of_a_64_bit_machine(tmp_path):
+    if platform.machine() != "x86_64":
+        pytest.skip("the program is written for i386")
+    flags = "-m32 -nostdlib -static -ffreestanding -fno-pie -no-pie -fno-stack-protector"
+    small = compile_c(tmp_path, "small", I386, *flags.split())
+    with running(small) as process:
+        capture(process.pid, tmp_path / "core")
+    made = open_dump(tmp_path / "core")
+    assert (made.architecture, made.image.word_size) == ("i386", 4)
+    (thread,) = made.threads
+    assert thread.registers["esi"] == 0x12345678
+    assert made.image.read(thread.registers["edi"], 11) == b"In the data"
+    assert made.image.find(thread.stack_pointer).name == "[stack]"
+    assert made.process["name"] == "small"
+
+
 def test_a_process_cannot_dump_itself(tmp_path):
     with pytest.raises(DumpError, match="itself"):
         capture(os.getpid(), tmp_path / "core")

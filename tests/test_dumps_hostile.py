@@ -216,6 +216,32 @@ def test_a_real_core_cut_at_many_places_needs_no_more_memory_than_the_file(share
     assert in_bounds(path, len(raw) + (64 << 20)).startswith("dump")
 
 
+def test_a_real_core_with_flipped_bytes(shared_data, tmp_path):
+    import zstandard
+
+    path = tmp_path / "core"
+    packed = (shared_data / "usercore" / "core.zst").read_bytes()
+    reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+    path.write_bytes(reader.decompress(packed))
+    changes = st.lists(st.tuples(st.integers(0, 0x4000), st.binary(min_size=1, max_size=8)))
+
+    with path.open("r+b", buffering=0) as file:
+
+        @QUIET
+        @given(changes)
+        def flipped(changes):
+            before = [(at, os.pread(file.fileno(), len(new), at)) for at, new in changes]
+            for at, new in changes:
+                os.pwrite(file.fileno(), new, at)
+            try:
+                survives(path)
+            finally:
+                for at, old in reversed(before):
+                    os.pwrite(file.fileno(), old, at)
+
+        flipped()
+
+
 def test_a_million_empty_notes_and_more_end(tmp_path):
     path = tmp_path / "core"
     builder = CoreBuilder().load(0x1000, b"x" * 16)

@@ -257,6 +257,19 @@ def test_a_kernel_s_core_of_a_real_program(tmp_path, registers_program):
     assert dump.threads[0].signal == 3
 
 
+def test_a_core_that_the_kernel_cut_off_at_its_limit(tmp_path, registers_program):
+    whole = open_dump(kernel_core(tmp_path, registers_program, "die"))
+    # In the shell's blocks of 512 or 1024 bytes; the headers alone need more than four pages.
+    made = kernel_core(tmp_path / "limited", registers_program, "die", limit="100")
+    dump = open_dump(made)
+    assert 0 < dump.image.nbytes < whole.image.nbytes
+    assert dump.threads[1].registers["r12"] == 0x1122334455667788
+    # Zeros do not count against the limit: the file may be longer, and sparse.
+    assert made.stat().st_blocks * 512 <= 200 * 1024
+    (note,) = [n for n in dump.coverage if n.code == "dump.truncated"]
+    assert note.nbytes + dump.image.nbytes == whole.image.nbytes
+
+
 def test_gdb_s_core_of_a_real_program(tmp_path, registers_program):
     with running(registers_program) as process:
         core = gdb_core(tmp_path, process.pid)

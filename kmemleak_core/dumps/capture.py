@@ -76,6 +76,7 @@ class _Mapping:
     inode: int
     path: bytes
     hidden: bool = False
+    huge: bool = False
 
     @property
     def flags(self) -> int:
@@ -92,7 +93,7 @@ def capture(pid: int, path: Path, *, force: bool = False) -> None:
     Parameters
     ----------
     pid
-        The process.
+        The process, or one of its threads.
     path
         The file to write; readable by this user only.
     force
@@ -112,6 +113,8 @@ def capture(pid: int, path: Path, *, force: bool = False) -> None:
         raise UsageError(f"{path} is there already", hint="--force replaces it")
     if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
         raise DumpError(f"no process {pid}", hint="pgrep -a NAME lists processes by name")
+    leader = status_field(pid, "Tgid")
+    pid = int(leader) if leader.isdigit() else pid
     partial = path.with_name(path.name + f".{os.getpid()}.partial")
     try:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -209,6 +212,7 @@ def _mappings(pid: int) -> Iterator[_Mapping]:
         elif current is not None and line.startswith(b"VmFlags:"):
             flags = line.split()
             current.hidden = b"dd" in flags or b"io" in flags
+            current.huge = b"ht" in flags
     if current is not None:
         yield current
 
@@ -266,7 +270,7 @@ def _copy(memory: int, pages: _PageMap, mapping: _Mapping, descriptor: int, at: 
         if not _MEMORY_FILE.match(mapping.path):
             return 0
         runs: Iterator[tuple[int, int]] = iter(whole)
-    elif mapping.is_file:
+    elif mapping.is_file and not mapping.huge:
         if next(pages.runs(mapping.start, mapping.end, private=True), None) is None:
             # Nobody wrote to it: its content is the file's. The first page identifies a module.
             if mapping.offset or not mapping.flags & 4:

@@ -116,8 +116,8 @@ class StoppedProcess:
                 else:
                     self._attached.remove(tid)
 
-    def _wait(self, tid: int) -> bool:
-        deadline = time.monotonic() + STOP_TIMEOUT
+    def _wait(self, tid: int, timeout: float = STOP_TIMEOUT) -> bool:
+        deadline = time.monotonic() + timeout
         pause = 0.0001
         while True:
             try:
@@ -147,7 +147,7 @@ class StoppedProcess:
             if error == errno.ESRCH:
                 # Not stopped yet (an error came in between): a detach needs a stop.
                 with contextlib.suppress(DumpError):
-                    if self._wait(tid):
+                    if self._wait(tid, 0.1):
                         self._ptrace(_DETACH, tid, 0, self._pending.get(tid, 0))
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import DumpError
 from . import compressed
+from .npz import read_arrays
 from .source import Source, map_file, open_regular
 
 _BATCH = 1 << 16
 _MAX_LINE = 1 << 20
-#: An npz file may say that it unpacks to this many times its size.
-_MAX_EXPANSION = 1100
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,55 +306,12 @@ def _read_jsonl(source: Source, collector: _Collector) -> None:
     flush()
 
 
-class _MapReader(io.RawIOBase):
-    """The bytes of a source as a seekable file, without a copy."""
-
-    def __init__(self, data: NDArray[np.uint8]) -> None:
-        self._data = data
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._at, int(self._data.size))[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        piece = self._data[self._at : self._at + len(view)]
-        view[: piece.size] = piece.tobytes()
-        self._at += int(piece.size)
-        return int(piece.size)
-
-
 def _read_npz(source: Source, collector: _Collector) -> None:
-    def fail(error: object) -> DumpError:
-        return DumpError(f"is no npz file that numpy can read: {error}", path=source.path)
+    def choose(name: str) -> str | None:
+        name = collector.canonical(name)
+        return name if name in collector.spec else None
 
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        # The stream must be buffered: zipfile reads a few bytes at a time.
-        with zipfile.ZipFile(io.BufferedReader(_MapReader(source.data))) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-            if size > _MAX_EXPANSION * source.data.size:
-                raise fail(f"it would unpack to {size:,} bytes")
-            for info in archive.infolist():
-                name = collector.canonical(info.filename.removesuffix(".npy"))
-                if name in collector.spec:
-                    with archive.open(info) as member:
-                        arrays[name] = _read_array(member, info.file_size)
-    except DumpError:
-        raise
-    except _NPZ_FAILURES as error:
-        raise fail(error) from None
-    if len({a.size for a in arrays.values()}) > 1 or any(a.ndim != 1 for a in arrays.values()):
-        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items())
-        raise fail(f"its arrays differ in shape ({shapes})")
+    arrays = read_arrays(source, choose)
     missing = [n for n, c in collector.spec.items() if c.default is None and n not in arrays]
     if missing:
         raise DumpError(f"has no array {', '.join(map(repr, missing))}", path=source.path)
@@ -369,28 +322,6 @@ def _read_npz(source: Source, collector: _Collector) -> None:
             {name: _cells(array[begin:end]) for name, array in arrays.items()},
             list(range(begin, end)),
         )
-
-
-_NPZ_FAILURES: tuple[type[Exception], ...] = (
-    ValueError, TypeError, OSError, EOFError, MemoryError, OverflowError, RuntimeError,
-    SyntaxError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
-)  # fmt: skip
-
-
-def _read_array(member: Any, size: int) -> NDArray[Any]:
-    version = np.lib.format.read_magic(member)
-    read: Callable[[Any], Any] = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(member)
-    count = int(np.prod(shape, dtype=object))
-    # The header is not to be believed: it decides on an allocation.
-    if dtype.hasobject or count < 0 or count * max(1, dtype.itemsize) > size:
-        raise ValueError(f"an array of {shape} {dtype} in {size} bytes")
-    raw = member.read(count * dtype.itemsize)
-    return np.frombuffer(raw, dtype=dtype, count=count).reshape(shape)
 
 
 def _cells(array: NDArray[Any]) -> list[Any]:

@@ -30,7 +30,7 @@ def compile_c(folder: Path, name: str, source: str, *flags: str) -> Path:
     return made
 
 
-def kernel_core(folder: Path, program: Path, *arguments: str) -> Path:
+def kernel_core(folder: Path, program: Path, *arguments: str, limit: str = "unlimited") -> Path:
     """Run a program that kills itself and return the core that the kernel wrote."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
     if not pattern or pattern.startswith(("|", "/", "@")):
@@ -39,9 +39,9 @@ def kernel_core(folder: Path, program: Path, *arguments: str) -> Path:
     if hard != resource.RLIM_INFINITY:
         pytest.skip("the limit on the size of cores cannot be raised")
     place = folder / "kernel"
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        ["sh", "-c", 'ulimit -c unlimited; exec "$0" "$@"', str(program), *arguments],
+        ["sh", "-c", f'ulimit -c {limit}; exec "$0" "$@"', str(program), *arguments],
         cwd=place,
         stdout=subprocess.DEVNULL,
     )
