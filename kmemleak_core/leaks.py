@@ -213,7 +213,7 @@ class LeakGroup:
     Parameters
     ----------
     size
-        Bytes of each object; 0 in the one group that folds the smallest groups together.
+        Bytes of each object; None in the one group that folds the smallest groups together.
     shape
         What the first words hold, as `shapes.shape_text` writes it.
     count, nbytes
@@ -228,7 +228,7 @@ class LeakGroup:
         Rows of the leak table, ``(count,)`` ``int64``, in the order of allocation.
     """
 
-    size: int
+    size: int | None
     shape: str
     count: int
     nbytes: int
@@ -348,7 +348,7 @@ def group_leaks(
         head = int(rows[np.argmax(direct[rows])])  # the first direct one, or the first
         groups.append(
             LeakGroup(
-                size=0 if g == folded else int(sizes[head]),
+                size=None if g == folded else int(sizes[head]),
                 shape=(
                     "other sizes and shapes"
                     if g == folded
