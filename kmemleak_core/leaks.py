@@ -21,7 +21,7 @@ from .clusters import (
 from .errors import KmemleakError
 from .image import MemoryImage
 from .objects import ObjectTable
-from .shapes import classify, merge_varied, pack, shape_text
+from .shapes import classify, coarse, common, merge_varied, pack, shape_text
 
 #: One row of a leak table; every column is described in `LeakTable`.
 LEAK_DTYPE = np.dtype(
@@ -305,8 +305,7 @@ def group_leaks(
     if not table.size:
         return ()
     codes = classify(image, objects, table["address"], table["size"])
-    codes = merge_varied(codes, table["size"])
-    members, starts = _partition(table, codes)
+    members, starts = _partition(table, merge_varied(coarse(codes), table["size"]))
     sizes = table["size"]
     total = np.add.reduceat(sizes[members], starts)
     folded = -1
@@ -342,6 +341,7 @@ def group_leaks(
     rank[ranking] = np.arange(n)
     table["group"] = rank[group]
 
+    shapes = common(codes, members, starts)
     groups = []
     for g in ranking.tolist():
         rows = members[starts[g] : starts[g] + lengths[g]]
@@ -352,7 +352,7 @@ def group_leaks(
                 shape=(
                     "other sizes and shapes"
                     if g == folded
-                    else shape_text(codes[head], int(sizes[head]), image.word_size)
+                    else shape_text(shapes[g], int(sizes[head]), image.word_size)
                 ),
                 count=int(lengths[g]),
                 nbytes=int(total[g]),

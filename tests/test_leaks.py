@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kmemleak_core import KmemleakError, MemoryImage, ObjectTable
 from kmemleak_core import leaks as leaks_module
 from kmemleak_core.leaks import LeakTable, build_leaks, group_leaks
+from kmemleak_core.shapes import WordKind, classify
 
 BASE = 0x10000
 SIZE = 64
@@ -217,6 +218,28 @@ class TestGroups:
         image = image_of(result, {1: content})
         assert group_leaks(build_leaks(result), image, result.objects)[0].shape == shape
 
+    @given(st.binary(max_size=80), st.integers(0, 90), st.integers(0, 9), st.booleans())
+    def test_any_content_at_any_place_is_classified_as_a_plain_reading_does(
+        self, content: bytes, size: int, offset: int, big: bool
+    ) -> None:
+        image = MemoryImage.from_segments(
+            [(BASE, bytes(offset) + content)], byteorder="big" if big else "little"
+        )
+        objects = ObjectTable.from_arrays([BASE + offset], [size])
+        (codes,) = classify(image, objects, objects.address, objects.size).tolist()
+        for i, code in enumerate(codes):
+            raw = content[8 * i : 8 * i + 8]
+            if i >= size // 8:
+                assert code == WordKind.ABSENT
+            elif len(raw) < 8:
+                assert code == WordKind.MISSING
+            elif not any(raw):
+                assert code == WordKind.ZERO
+            elif raw.isalnum():
+                assert code == WordKind.TEXT
+            else:
+                assert code in (WordKind.INT, WordKind.TEXT, WordKind.DATA, WordKind.OBJECT)
+
     def test_a_larger_object_has_more_words_than_its_shape_tells(self) -> None:
         result = made(1, [], sizes=[72])
         groups = group_leaks(build_leaks(result), image_of(result), result.objects)
@@ -324,6 +347,25 @@ class TestGroups:
             retained = mine - others - heads
             assert group.retained_count == len(retained)
             assert group.retained_bytes == sum(sizes[row] for row in retained)
+
+    def test_data_that_looks_different_does_not_make_a_group_of_its_own(self) -> None:
+        result = made(3, [])
+        contents = [word(7), word(1 << 60), b"user-100"]
+        image = image_of(result, {i: word(9) + c for i, c in enumerate(contents)})
+        (group,) = group_leaks(build_leaks(result), image, result.objects)
+        assert group.shape == "int·any·0×6"
+
+    def test_strings_of_different_lengths_are_one_group(self) -> None:
+        result = made(3, [])
+        image = image_of(result, {i: b"a string " * (i + 1) for i in range(3)})
+        (group,) = group_leaks(build_leaks(result), image, result.objects)
+        assert group.shape == "text×2·any×2·0×4"
+
+    def test_objects_that_begin_with_text_stand_apart_from_others(self) -> None:
+        result = made(2, [])
+        image = image_of(result, {0: b"some text", 1: word(1 << 60)})
+        groups = group_leaks(build_leaks(result), image, result.objects)
+        assert {g.shape for g in groups} == {"text×2·0×6", "data·0×7"}
 
     def test_objects_of_one_size_that_all_look_different_are_one_group(self) -> None:
         result = made(5, [])

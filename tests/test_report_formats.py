@@ -115,7 +115,7 @@ class TestText:
         assert "of 48 bytes" not in direct
 
     def test_a_group_tells_what_only_it_leads_to(self) -> None:
-        assert "lead to 2 more objects that nothing else leads to, 144 B" in a_report().report()
+        assert "lead to 2 more objects, 144 B, that nothing else leads to" in a_report().report()
 
     def test_a_group_shows_hex_and_ascii_of_an_example(self) -> None:
         lines = a_report().report().splitlines()

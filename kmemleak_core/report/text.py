@@ -144,8 +144,9 @@ def _group(
     )
     if direct and group.retained_count:
         line(
-            f"    lead to {count_text(group.retained_count, 'more object')} that nothing else"
-            f" leads to, {size_text(group.retained_bytes)}"
+            f"    {'leads' if count == 1 else 'lead'} to"
+            f" {count_text(group.retained_count, 'more object')},"
+            f" {size_text(group.retained_bytes)}, that nothing else leads to"
         )
     address, size = group.example, example_size(report, group)
     if not direct and group.direct_count:
@@ -177,7 +178,8 @@ def _closing(report: Report, line: _Line, width: int, limit: int) -> None:
     if notes:
         line(("not seen, or not understood:", "bold"))
     for note in notes[:limit] if limit > 0 else notes:
-        extra = [f"{note.count:,} times"] if note.count > 1 else []
+        told = str(note.count) in note.message or f"{note.count:,}" in note.message
+        extra = [f"{note.count:,} times"] if note.count > 1 and not told else []
         extra += [size_text(note.nbytes)] if note.nbytes else []
         extra += [f"at {note.address:#x}"] if note.address is not None else []
         text = printable(note.message) + (f" ({', '.join(extra)})" if extra else "")
