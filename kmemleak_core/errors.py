@@ -75,3 +75,21 @@ class OverlapError(KmemleakError):
 
 class HeapError(KmemleakError):
     """The image holds no heap that any allocator module can walk."""
+
+
+class ControlError(KmemleakError):
+    """A command of the control file is refused.
+
+    Parameters
+    ----------
+    errno
+        The error number, as a write to the kernel's file would give it.
+    message
+        What was refused and why, for channels that can carry words.
+    hint
+        What the user can try.
+    """
+
+    def __init__(self, errno: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
