@@ -2,7 +2,11 @@
 
 ``echo scan > folder/kmemleak; cat folder/kmemleak``: error numbers come back from ``write``, the
 words that go with them, and what ``dump=``, ``stats`` and ``help`` tell, go to the log
-``kmemleak_core``, for a write has no answer. Needs the extra ``[fuse]`` (mfusepy) and libfuse.
+``kmemleak_core``, for a write has no answer. While a command lasts, the kernel lets other writers
+of the file wait, killed ones and ``O_NONBLOCK`` included (it holds the inode's lock); readers, and
+clients of the Unix socket, meet with no such thing.
+
+Needs the extra ``[fuse]`` (mfusepy) and libfuse.
 """
 
 from __future__ import annotations

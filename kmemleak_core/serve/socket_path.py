@@ -74,6 +74,8 @@ def listen(path: Path, backlog: int) -> tuple[socket.socket, tuple[int, int]]:
     """
     shown = printable(os.fspath(path))
     try:
+        with short(path):  # or clients cannot connect
+            pass
         with _locked(path.parent):
             replace = _is_dead_socket(path)
             # The process's umask belongs to all its threads: it is left alone, and the socket is
