@@ -335,6 +335,8 @@ class TestShutdown:
         detector.hold = threading.Event()
         server = serve(detector, tmp_path / "s")
         with connect(server) as scanning, connect(server) as idle:
+            idle.sendall(b"read\n")  # whoever is not yet accepted would be reset
+            idle.recv(1000)
             scanning.sendall(b"scan\n")
             assert detector.scanning_now.wait(20)
             server.close()
