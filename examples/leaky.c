@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 struct session {
-    int id;
-    char user[20];
+    long id;
+    char user[16];
     char *buffer;
 };
 
@@ -19,16 +19,18 @@ struct node {
     long value;
 };
 
-static struct session *table[64];
-static struct node *kept;
+/* volatile: the compiler must not find out that nobody reads them. */
+static struct session *volatile table[64];
+static struct node *volatile kept;
+static char *volatile large;
 
 static struct session *open_session(int id) {
     struct session *s = calloc(1, sizeof *s);
     s->id = id;
-    snprintf(s->user, sizeof s->user, "user-%d", id);
+    snprintf(s->user, sizeof s->user, "user-%05d", id);
     s->buffer = malloc(1000);
     memset(s->buffer, 0, 1000);
-    snprintf(s->buffer, 1000, "GET /account/%d HTTP/1.1", id);
+    snprintf(s->buffer, 1000, "GET /account/%05d HTTP/1.1", id);
     return s;
 }
 
@@ -45,13 +47,15 @@ static struct node *make_list(int length) {
 
 __attribute__((noinline)) static void leak(void) {
     for (int i = 0; i < 104; i++) /* the last 40 overwrite the first 40 */
-        table[i % 64] = open_session(i);
+        table[i % 64] = open_session(1000 + i);
     kept = make_list(10);
     kept = make_list(10); /* the first ten are lost */
-    struct node *a = make_list(1), *b = make_list(1);
+    struct node *volatile a = make_list(1), *volatile b = make_list(1);
     a->next = b;
     b->next = a;
-    memset(malloc(300000), 'x', 300000);
+    large = malloc(300000);
+    memset(large, 'x', 300000);
+    large = NULL;
 }
 
 __attribute__((noinline)) static void scrub(void) {

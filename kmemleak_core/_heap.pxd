@@ -37,4 +37,5 @@ cdef class ChunkWalk:
     ) noexcept nogil
     cdef uint64_t _fence(self, uint64_t c, uint64_t raw) noexcept nogil
     cdef bint _chains(self, uint64_t c) noexcept nogil
+    cdef uint64_t _resume(self, uint64_t low, uint8_t* failed) noexcept nogil
     cdef uint64_t _resync(self, uint64_t low) noexcept nogil

@@ -77,6 +77,13 @@ class ChunkWalk:
         chunks. The region's end if there is none.
         """
 
+    def resume(self, low: int) -> int:
+        """Return the first place at or after `low` whose chain reaches fences or the top.
+
+        Stricter than `resync`: for memory of somebody else's, whose end is not damaged. Time is
+        linear in the region. The region's end if there is none.
+        """
+
     def chains(self, chunk: int) -> bool:
         """Whether such a chain begins at this very address."""
 

@@ -2,6 +2,7 @@
 """The loops over an allocator's own structures: chains of chunks, mapped chunks, free lists."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from ._scan cimport ImageView
@@ -9,7 +10,7 @@ from ._scan cimport ImageView
 cdef extern from *:
     """
     #if defined(__GNUC__)
-    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 1)
+    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 3)
     #define kmemleak_swap64(v) __builtin_bswap64(v)
     #define kmemleak_swap32(v) __builtin_bswap32(v)
     #else
@@ -51,7 +52,7 @@ cdef enum:
     # The same, where the chain runs into memory that the image lacks.
     SHORT_CHAIN = 8
     # Bytes that are fetched ahead of the walk: chunks lie in one linear stream.
-    AHEAD = 2048
+    AHEAD = 4096
 
 
 cdef inline uint64_t load(const uint8_t* p, int word, bint swapped) noexcept nogil:
@@ -135,6 +136,22 @@ cdef class ChunkWalk:
         cdef uint64_t c
         with nogil:
             c = self._resync(low)
+        return c
+
+    def resume(self, uint64_t low):
+        cdef uint64_t c, size
+        cdef uint8_t* failed
+        if low < self.first:
+            low = self.first
+        if low >= self.limit:
+            return self.limit
+        size = (self.limit - low) / <uint64_t>self.align / 8 + 2
+        failed = <uint8_t*>calloc(size, 1)
+        if failed == NULL:
+            raise MemoryError
+        with nogil:
+            c = self._resume(self.first + align_up(low - self.first, <uint64_t>self.align), failed)
+        free(failed)
         return c
 
     def chains(self, uint64_t chunk):
@@ -273,6 +290,46 @@ cdef class ChunkWalk:
             previous = size
             c += size
         return True
+
+    cdef uint64_t _resume(self, uint64_t low, uint8_t* failed) noexcept nogil:
+        # A chain that failed is not walked again from any of its chunks: linear in the region.
+        cdef Cursor cursor = self.cursor
+        cdef uint64_t c, start = low, raw, size, previous, slot
+        cdef const uint8_t* p
+        cdef int met
+        while start < self.limit:
+            c = start
+            previous = 0
+            met = 0
+            while True:
+                if c == self.top:
+                    return start
+                slot = (c - low) / <uint64_t>self.align
+                if failed[slot >> 3] >> (slot & 7) & 1:
+                    break
+                if c >= self.limit:
+                    break
+                p = at(self.image, &cursor, c, self.header)
+                if p == NULL:
+                    if met >= SHORT_CHAIN:
+                        return start
+                    break
+                raw = load(p + self.word, self.word, self.image.swapped)
+                size = raw & ~<uint64_t>FLAG_BITS
+                if previous and not raw & PREV_INUSE and (
+                        load(p, self.word, self.image.swapped) != previous):
+                    break
+                if (size < self.minimum or size & <uint64_t>(self.align - 1)
+                        or raw & IS_MMAPPED or size > self.limit - c):
+                    if met and self._fence(c, raw):
+                        return start
+                    break
+                failed[slot >> 3] |= <uint8_t>(1 << (slot & 7))
+                met += 1
+                previous = size
+                c += size
+            start += <uint64_t>self.align
+        return self.limit
 
     cdef uint64_t _resync(self, uint64_t low) noexcept nogil:
         cdef uint64_t step = <uint64_t>self.align, c

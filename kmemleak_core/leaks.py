@@ -21,7 +21,7 @@ from .clusters import (
 from .errors import KmemleakError
 from .image import MemoryImage
 from .objects import ObjectTable
-from .shapes import classify, shape_text
+from .shapes import classify, merge_varied, pack, shape_text
 
 #: One row of a leak table; every column is described in `LeakTable`.
 LEAK_DTYPE = np.dtype(
@@ -38,7 +38,7 @@ LEAK_DTYPE = np.dtype(
 )
 
 #: Groups beyond this many, the smallest ones, are folded into one: a group is a Python object.
-MAX_GROUPS = 10_000
+MAX_GROUPS = 4096
 
 
 class Scanned(Protocol):
@@ -305,6 +305,7 @@ def group_leaks(
     if not table.size:
         return ()
     codes = classify(image, objects, table["address"], table["size"])
+    codes = merge_varied(codes, table["size"])
     members, starts = _partition(table, codes)
     sizes = table["size"]
     total = np.add.reduceat(sizes[members], starts)
@@ -370,9 +371,7 @@ def _partition(
     table: NDArray[Any], codes: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sort rows by (size, shape), inside by allocation; return them and where each run starts."""
-    packed = np.zeros(table.size, np.uint64)
-    for column in range(codes.shape[1]):
-        packed = (packed << np.uint64(8)) | codes[:, column]
+    packed = pack(codes)
     members = np.lexsort((table["order"], packed, table["size"])).astype(np.int64, copy=False)
     size, shape = table["size"][members], packed[members]
     new = (size[1:] != size[:-1]) | (shape[1:] != shape[:-1])

@@ -22,6 +22,10 @@ _CHUNK = 1 << 16
 _SMALL = 1 << 16
 
 
+#: So few objects of one size are never merged for looking different.
+_FEW = 4
+
+
 class WordKind(IntEnum):
     """What a word looks like."""
 
@@ -33,6 +37,7 @@ class WordKind(IntEnum):
     INT = 5  # a small number, or two small halves
     TEXT = 6
     DATA = 7
+    VARIED = 8  # differs among the members of a group
 
 
 _NAMES = {
@@ -43,6 +48,7 @@ _NAMES = {
     WordKind.INT: "int",
     WordKind.TEXT: "text",
     WordKind.DATA: "data",
+    WordKind.VARIED: "any",
 }
 
 
@@ -94,6 +100,45 @@ def shape_text(codes: NDArray[np.uint8], size: int, word_size: int) -> str:
         return "bytes" if size else "empty"
     text = "·".join(_NAMES[WordKind(c)] + (f"×{k}" if k > 1 else "") for c, k in parts)
     return text + " …" if size > WORDS * word_size else text
+
+
+def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return each object's shape, ``(n, WORDS)``, as one number, ``(n,)``."""
+    return np.ascontiguousarray(codes).view(">u8")[:, 0].astype(np.uint64)
+
+
+def merge_varied(codes: NDArray[np.uint8], size: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Give objects of one size one shape where nearly every one has its own.
+
+    Buffers and records full of numbers seldom look alike; apart, they would drown the rest.
+    Where more than half as many shapes as objects occur, the words that differ become VARIED.
+
+    Parameters
+    ----------
+    codes
+        ``(n, WORDS)``, from `classify`.
+    size
+        ``(n,)``.
+    """
+    if not size.size:
+        return codes
+    packed = pack(codes)
+    rows = np.lexsort((packed, size))
+    by_size, by_shape, sorted_codes = size[rows], packed[rows], codes[rows]
+    new_size = np.append(True, by_size[1:] != by_size[:-1])
+    new_shape = new_size | np.append(True, by_shape[1:] != by_shape[:-1])
+    starts = np.flatnonzero(new_size)
+    members = np.diff(np.append(starts, size.size))
+    shapes = np.add.reduceat(new_shape.astype(np.int64), starts)
+    lowest = np.minimum.reduceat(sorted_codes, starts, axis=0)
+    highest = np.maximum.reduceat(sorted_codes, starts, axis=0)
+    merged = np.where(lowest == highest, lowest, np.uint8(WordKind.VARIED))
+    diverse = (members >= _FEW) & (2 * shapes > members)
+    result = codes.copy()
+    result[rows] = np.where(
+        np.repeat(diverse, members)[:, None], np.repeat(merged, members, axis=0), sorted_codes
+    )
+    return result
 
 
 def _gather(

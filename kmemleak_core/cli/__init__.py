@@ -1,1 +1,5 @@
 """The ``kmemleak`` command, one module a subcommand."""
+
+from .command import main
+
+__all__ = ["main"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from ..leaks import LeakGroup
@@ -14,8 +14,10 @@ from .model import RenderOptions, Report
 from .select import chosen_groups, shown_shape
 from .units import count_text, size_text
 
-#: Groups of a section, and notes of the coverage section, that are shown unless told otherwise.
+#: What is shown unless told otherwise: groups of direct leaks and notes on coverage; groups of
+#: indirect leaks, which go away with the direct ones.
 DEFAULT_LIMIT = 10
+_INDIRECT_LIMIT = 5
 
 _DEFAULT_WIDTH = 100
 
@@ -53,7 +55,7 @@ class TextRenderer:
             report,
             options,
             line,
-            limit,
+            _INDIRECT_LIMIT if options.limit is None else limit,
             "Indirectly leaked: only other leaks hold these",
             held,
             direct=False,
@@ -130,11 +132,13 @@ def _group(
 ) -> None:
     count = group.direct_count if direct else group.indirect_count
     nbytes = group.direct_bytes if direct else group.indirect_bytes
-    each = f" of {group.size:,} bytes" if group.size else ""
+    title = count_text(count, "object")
+    title += f" of {count_text(group.size, 'byte')}" if group.size else ""
+    title += f", {size_text(nbytes)}" if count > 1 else ""
     line()
     line(
         "  ",
-        (f"{count_text(count, 'object')}{each}, {size_text(nbytes)}", "bold"),
+        (title, "bold"),
         "  ",
         (f"[{shown_shape(group, options)}]", "cyan"),
     )
@@ -184,16 +188,26 @@ def _closing(report: Report, line: _Line, width: int, limit: int) -> None:
             line(part)
     if limit > 0 and len(notes) > limit:
         line(f"  and {len(notes) - limit:,} more (--limit 0 shows all)")
-    if report.counters:
-        text = "scan: " + ", ".join(_counters(report.counters.items()))
+    for text in _counters(report.counters):
         for part in textwrap.wrap(text, width, subsequent_indent="  "):
             line((part, "dim"))
 
 
-def _counters(items: Iterable[tuple[str, int | float]]) -> Iterable[str]:
-    for name, value in items:
-        words = printable(name.replace("_", " ").replace(".", " "))
-        yield f"{value:.2f} {words}" if isinstance(value, float) else f"{value:,} {words}"
+def _counters(counters: Mapping[str, int | float]) -> Iterator[str]:
+    """Yield a line of what was counted and a line of how long each part took."""
+    counted, times = [], []
+    for name, value in counters.items():
+        words = printable(name.replace("_", " "))
+        if words.endswith("seconds"):
+            times.append(f"{words.removesuffix('seconds').strip() or 'all'} {value:.2f} s")
+        elif words.endswith(" bytes"):
+            counted.append(f"{words.removesuffix(' bytes')} {size_text(int(value))}")
+        else:
+            counted.append(f"{words} {int(value):,}")
+    if counted:
+        yield "counted: " + ", ".join(counted)
+    if times:
+        yield "time: " + ", ".join(times)
 
 
 def _shortened(text: str, width: int) -> str:

@@ -18,6 +18,7 @@ from .. import Check, Exclusion, Heap
 from ..foreign import name_foreign_allocator
 from .arenas import Arena, MallocParameters, find_arenas
 from .chunks import ChunkTable
+from .layouts import Layout
 from .mmapped import Mapped, find_mapped_chunks
 from .regions import (
     Region,
@@ -90,7 +91,7 @@ class GlibcHeap:
         stacks = find_stacks(dump, free_ranges)
 
         heap = Heap(
-            allocator=f"glibc {lists.versions or layout.versions}",
+            allocator=f"glibc {_versions(layout, lists)}",
             objects=_objects(table, mapped),
             excluded=_excluded(arenas, regions, walks, mapped, structures, stacks),
             stacks=stacks.live + stacks.ended,
@@ -119,6 +120,11 @@ class GlibcHeap:
 def _page_size(dump: Dump) -> int:
     page = dump.auxv.get(AT_PAGESZ, 4096)
     return page if 4096 <= page <= 1 << 20 and not page & (page - 1) else 4096
+
+
+def _versions(layout: Layout, lists: FreeLists) -> str:
+    """Name the family: the arena's layout and the tcache's each narrow it."""
+    return lists.versions if lists.versions and layout.fastbin_count else layout.versions
 
 
 def _column(values: list[int]) -> NDArray[np.uint64]:

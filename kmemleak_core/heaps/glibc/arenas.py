@@ -121,17 +121,20 @@ def _anchors(image: MemoryImage, segments: Iterable[Segment]) -> list[int]:
             back,
             MAX_ARENAS,
         )
-        # Every empty bin links to itself; the anchor is the one with most bins before it.
+        # Every empty bin links to itself; the anchor is the one with most sound bins before it,
+        # nearly always the last.
         best: list[tuple[int, int]] = []
-        for hit in hits:
+        for hit in reversed(hits):
+            near = bool(best) and best[-1][1] - hit < BIN_PAIRS * header
+            if near and best[-1][0] > BIN_PAIRS - 8:
+                continue
             sound = _sound_pairs(image, hit)
             if sound < BIN_PAIRS // 2:
                 continue
-            if best and hit - best[-1][1] < BIN_PAIRS * header:
-                if sound >= best[-1][0]:
-                    best[-1] = sound, hit
-            else:
+            if not near:
                 best.append((sound, hit))
+            elif sound > best[-1][0]:
+                best[-1] = sound, hit
         found += [hit for _, hit in best]
     return found
 

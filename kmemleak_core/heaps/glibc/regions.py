@@ -19,6 +19,9 @@ PREV_INUSE = 1
 #: So many places of one region are mended; what lies behind them is lost.
 MAX_REPAIRS = 100_000
 
+#: So many foreign ranges are looked through in a region: each look may take its whole length.
+MAX_FOREIGN = 256
+
 
 @dataclass(slots=True)
 class Region:
@@ -276,7 +279,9 @@ def walk(image: MemoryImage, region: Region, table: ChunkTable, walked: Walked) 
             if at >= region.limit:
                 break
             # Fences before the end: somebody else moved the break.
-            found = chase.resync(at)
+            found = chase.resume(at) if len(walked.foreign) < MAX_FOREIGN else region.limit
+            if found == region.limit and not region.top:
+                found = chase.resync(at)
             walked.foreign.append((at, found))
             chase.settle(found)
             continue

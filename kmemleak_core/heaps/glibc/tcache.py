@@ -26,6 +26,11 @@ TLS_WINDOWS = (4096, 65536)
 MIXED_BIN = 64
 
 
+#: Multiples of malloc's alignment by which the chunk of a tcache may be too long: no more than
+#: lie between two families.
+SLACK = 4
+
+
 @dataclass(slots=True)
 class FreeLists:
     """The tcaches and fastbins of a process.
@@ -194,40 +199,40 @@ def _candidates(
     every thread; the structure is a chunk of a size that tells its family.
     """
     families = {
-        f.usable(layout.word, layout.align): f
+        f.usable(layout.word, layout.align) + slack: f
         for f in TCACHE_LAYOUTS
         if layout.fastbin_count or f.slots_left
+        # The chunk may be longer than what was asked for: a remainder that makes no chunk stays
+        # with it, and 2.43 reuses chunks a little longer.
+        for slack in range(0, SLACK * layout.align, layout.align)
     }
     threads = [t for t in dump.threads if t.tls_base]
     for window in TLS_WINDOWS if threads else ():
-        slots: dict[tuple[int, int], list[int]] = {}
+        slots: dict[tuple[int, TcacheLayout], list[int]] = {}
         for thread in threads:
             for place, value, usable in _tls_chunks(dump, thread.tls_base, window, table):
                 if usable in families:
-                    slots.setdefault((place, usable), []).append(value)
+                    slots.setdefault((place, families[usable]), []).append(value)
         if slots:
             return [
-                (tuple(dict.fromkeys(values)), families[usable])
-                for (_, usable), values in sorted(slots.items(), key=lambda s: abs(s[0][0]))
+                (tuple(dict.fromkeys(values)), family)
+                for (_, family), values in sorted(slots.items(), key=lambda s: abs(s[0][0]))
             ]
     if threads:
         return []
     # No thread pointers: every chunk of the right size is looked at by itself.
     sizes = table.usable[: table.count]
-    found = []
+    members: dict[TcacheLayout, list[int]] = {}
+    reader = _Reader(dump.image, layout, table)
     for usable, family in families.items():
         rows = np.flatnonzero(sizes == np.uint64(usable))[:10_000]
-        reader = _Reader(dump.image, layout, table)
-        members = []
         for address in table.address[rows].tolist():
             for mangled in (True, False):
                 lists = _Lists()
                 reader.tcache(address, family, mangled, lists)
                 if lists.count and not lists.damaged:
-                    members.append(address)
-        if members:
-            found.append((tuple(dict.fromkeys(members)), family))
-    return found
+                    members.setdefault(family, []).append(address)
+    return [(tuple(dict.fromkeys(found)), family) for family, found in members.items()]
 
 
 def _tls_chunks(

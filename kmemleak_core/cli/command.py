@@ -1,0 +1,131 @@
+"""Turns a command line into an exit code: picks the subcommand, words what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from enum import IntEnum
+from importlib import import_module
+
+from .. import __version__
+from ..errors import KmemleakError, UsageError
+from ..report.escape import printable
+
+#: Subcommands, in the order in which the help tells them: modules of this package.
+SUBCOMMANDS = ("scan", "dump")
+
+
+class ExitCode(IntEnum):
+    """What the command tells its caller."""
+
+    CLEAN = 0
+    LEAKS = 1
+    USAGE = 2
+    BAD_DUMP = 3
+    BUG = 70
+    INTERRUPTED = 128 + signal.SIGINT
+    BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+#: The same for people; every subcommand's help ends with it.
+EXIT_CODES = """\
+exit codes:
+  0  no leaks            2  wrong usage
+  1  leaks were found    3  the dump cannot be read, or holds no known heap
+"""
+
+_DESCRIPTION = """\
+Finds the memory that nobody can reach any more: in the core file of a program that
+nobody instrumented, or in any other image of memory.
+"""
+
+_EXAMPLES = """\
+examples:
+  kmemleak scan core                     what leaks, the largest first
+  kmemleak scan --json core > leaks.json
+  kmemleak dump 1234 -o core             dump a running process, which goes on
+
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="kmemleak",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kmemleak {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in SUBCOMMANDS:
+        import_module(f".{name}", __package__).prepare_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``kmemleak`` command.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; None for those of the process.
+
+    Returns
+    -------
+    int
+        An `ExitCode`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is escaped, not an error.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as exit:  # argparse has told the user why
+        return int(exit.code or 0)
+    try:
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return ExitCode.BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _fail(ExitCode.INTERRUPTED, "interrupted")
+    except UsageError as error:
+        return _fail(ExitCode.USAGE, str(error))
+    except KmemleakError as error:
+        return _fail(ExitCode.BAD_DUMP, str(error))
+    except MemoryError:
+        return _fail(ExitCode.BAD_DUMP, "there is not enough memory for this dump")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(ExitCode.USAGE, f"{where}{error.strerror or error}")
+    except Exception:
+        # Python's own exit code for this would read as "leaks found".
+        sys.stderr.write(traceback.format_exc())
+        return _fail(ExitCode.BUG, "this is a bug in kmemleak: please report the lines above")
+    return code
+
+
+def _fail(code: ExitCode, message: str) -> int:
+    text = "\n".join(printable(line) for line in message.split("\n"))
+    print(f"kmemleak: {text}", file=sys.stderr)
+    return code
+
+
+def _abandon_stdout() -> None:
+    """Let the interpreter's last flush go nowhere: whoever read the output has gone."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, descriptor)
+    os.close(devnull)

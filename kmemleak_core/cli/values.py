@@ -1,0 +1,58 @@
+"""Turns the words of a command line into values, or into errors that say what is wanted."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: ``"100"``, ``"4K"``, ``"0x40"``; units are powers of 1024."""
+    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower())
+    if match:
+        return int(match[1]) * _UNITS[match[2]]
+    if re.fullmatch(r"0x[0-9a-f]+", text.strip().lower()):
+        return int(text, 16)
+    raise argparse.ArgumentTypeError(f"{text!r} is no size: bytes, or with K, M, G")
+
+
+def mask(text: str) -> int:
+    """Read a hexadecimal mask of 64 bits, with or without ``0x``."""
+    if re.fullmatch(r"(0x)?[0-9a-f]{1,16}", text.strip().lower()):
+        value = int(text, 16)
+        if value:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no hexadecimal 64-bit mask, such as 0x0000ffffffffffff"
+    )
+
+
+def count(text: str) -> int:
+    """Read a number that is not negative."""
+    if re.fullmatch(r"[0-9]{1,18}", text.strip()):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+
+
+def process_id(text: str) -> int:
+    """Read a process id."""
+    if re.fullmatch(r"[0-9]{1,10}", text.strip()) and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no process id")
+
+
+def names(text: str) -> frozenset[str]:
+    """Read names separated by commas."""
+    found = frozenset(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("names separated by commas are wanted")
+    return found
+
+
+def yes_or_no(text: str) -> bool:
+    """Read ``"yes"`` or ``"no"``."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"'yes' or 'no' is wanted, not {text!r}")
+    return text == "yes"
