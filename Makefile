@@ -48,7 +48,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint kmemleak_core
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest kmemleak_core._scan kmemleak_core._heap --ignore-disjoint-bases --allowlist .stubtest-allow
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases --allowlist .stubtest-allow \
+	  kmemleak_core._scan kmemleak_core._heap
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest bench --override-ini addopts= --benchmark-only --benchmark-sort=min \

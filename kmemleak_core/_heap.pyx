@@ -51,6 +51,11 @@ cdef enum:
     CHAIN = 32
     # The same, where the chain runs into memory that the image lacks.
     SHORT_CHAIN = 8
+    # So many chunks inside what claims to be one chunk, or fewer that end where it ends.
+    NESTED = 8
+    NESTED_TO_END = 3
+    # Bytes that are looked through for them.
+    FINER_BYTES = 1 << 26
     # Bytes that are fetched ahead of the walk: chunks lie in one linear stream.
     AHEAD = 4096
 
@@ -173,12 +178,9 @@ cdef class ChunkWalk:
         while count < capacity:
             p = at(self.image, &cursor, c, header)
             if c == top:
-                # Nothing of the arena lies behind its top.
+                # What lies before the top is in use: free neighbours are merged into it.
                 stop = TOP
-                if p == NULL or load(p + word, word, swapped) & PREV_INUSE:
-                    raw = PREV_INUSE
-                else:
-                    raw = 0
+                raw = PREV_INUSE
             elif c >= limit:
                 stop = LIMIT
                 break
@@ -347,9 +349,63 @@ cdef class ChunkWalk:
                 c = self.first + align_up(self.image.extents[i].start - self.first, step)
                 continue
             if self._chains(c):
+                i = 0
+                while i < CHAIN:
+                    # The program's data may hold a number that leads far ahead into the true
+                    # chain: prefer the finer chain that lies inside such a chunk.
+                    low = self._finer(c)
+                    if low == 0:
+                        break
+                    c = low
+                    i += 1
                 return c
             c += step
         return self.limit
+
+    cdef uint64_t _finer(self, uint64_t c) noexcept nogil:
+        """Return where a chain begins inside one of the first chunks of another, or 0."""
+        cdef Cursor cursor = self.cursor
+        cdef uint64_t size, inner, budget = FINER_BYTES
+        cdef const uint8_t* p
+        cdef int k
+        for k in range(CHAIN):
+            p = at(self.image, &cursor, c, self.header)
+            if p == NULL or c == self.top or c >= self.limit:
+                break
+            size = load(p + self.word, self.word, self.image.swapped) & ~<uint64_t>FLAG_BITS
+            if size < self.minimum or size > self.limit - c or size > budget:
+                break
+            inner = c + <uint64_t>self.align
+            while inner < c + size - self.minimum:
+                if self._nested(inner, c + size) and self._chains(inner):
+                    return inner
+                inner += <uint64_t>self.align
+            budget -= size
+            c += size
+        return 0
+
+    cdef bint _nested(self, uint64_t c, uint64_t end) noexcept nogil:
+        """Whether several consistent chunks follow one another from c, at most up to `end`."""
+        cdef Cursor cursor = self.cursor
+        cdef uint64_t raw, size, previous = 0
+        cdef const uint8_t* p
+        cdef int met = 0
+        while c < end and met < NESTED:
+            p = at(self.image, &cursor, c, self.header)
+            if p == NULL:
+                return False
+            raw = load(p + self.word, self.word, self.image.swapped)
+            size = raw & ~<uint64_t>FLAG_BITS
+            if (size < self.minimum or size & <uint64_t>(self.align - 1) or raw & IS_MMAPPED
+                    or size > end - c):
+                return False
+            if previous and not raw & PREV_INUSE and (
+                    load(p, self.word, self.image.swapped) != previous):
+                return False
+            previous = size
+            met += 1
+            c += size
+        return met == NESTED or (c == end and met >= NESTED_TO_END)
 
 
 def find_linked(

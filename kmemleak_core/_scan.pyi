@@ -38,9 +38,9 @@ class ImageView:
     extent_count: int
     word_size: int
     swapped: bool
-    def __init__(
-        self, segments: Sequence[tuple[int, NDArray[np.uint8]]], word_size: int, big_endian: bool
-    ) -> None: ...
+    def __new__(
+        cls, segments: Sequence[tuple[int, NDArray[np.uint8]]], word_size: int, big_endian: bool
+    ) -> ImageView: ...
 
 class AddressIndex:
     """Finds the object that holds an address.
@@ -69,15 +69,15 @@ class AddressIndex:
     span: int
     inclusive_end: bool
     interior: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         address: NDArray[np.uint64],
         size: NDArray[np.uint64],
         flags: NDArray[np.uint8] | None = None,
         *,
         inclusive_end: bool = False,
         interior: bool = True,
-    ) -> None: ...
+    ) -> AddressIndex: ...
     @property
     def form(self) -> str: ...
     @property

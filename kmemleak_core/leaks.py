@@ -21,7 +21,7 @@ from .clusters import (
 from .errors import KmemleakError
 from .image import MemoryImage
 from .objects import ObjectTable
-from .shapes import classify, merge_varied, pack, shape_text
+from .shapes import classify, coarse, common, merge_varied, pack, shape_text
 
 #: One row of a leak table; every column is described in `LeakTable`.
 LEAK_DTYPE = np.dtype(
@@ -213,7 +213,7 @@ class LeakGroup:
     Parameters
     ----------
     size
-        Bytes of each object; 0 in the one group that folds the smallest groups together.
+        Bytes of each object; None in the one group that folds the smallest groups together.
     shape
         What the first words hold, as `shapes.shape_text` writes it.
     count, nbytes
@@ -228,7 +228,7 @@ class LeakGroup:
         Rows of the leak table, ``(count,)`` ``int64``, in the order of allocation.
     """
 
-    size: int
+    size: int | None
     shape: str
     count: int
     nbytes: int
@@ -305,8 +305,7 @@ def group_leaks(
     if not table.size:
         return ()
     codes = classify(image, objects, table["address"], table["size"])
-    codes = merge_varied(codes, table["size"])
-    members, starts = _partition(table, codes)
+    members, starts = _partition(table, merge_varied(coarse(codes), table["size"]))
     sizes = table["size"]
     total = np.add.reduceat(sizes[members], starts)
     folded = -1
@@ -342,17 +341,18 @@ def group_leaks(
     rank[ranking] = np.arange(n)
     table["group"] = rank[group]
 
+    shapes = common(codes, members, starts)
     groups = []
     for g in ranking.tolist():
         rows = members[starts[g] : starts[g] + lengths[g]]
         head = int(rows[np.argmax(direct[rows])])  # the first direct one, or the first
         groups.append(
             LeakGroup(
-                size=0 if g == folded else int(sizes[head]),
+                size=None if g == folded else int(sizes[head]),
                 shape=(
                     "other sizes and shapes"
                     if g == folded
-                    else shape_text(codes[head], int(sizes[head]), image.word_size)
+                    else shape_text(shapes[g], int(sizes[head]), image.word_size)
                 ),
                 count=int(lengths[g]),
                 nbytes=int(total[g]),

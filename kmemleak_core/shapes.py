@@ -107,6 +107,33 @@ def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(codes).view(">u8")[:, 0].astype(np.uint64)
 
 
+def coarse(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Forget what data looks like, except for text at the start: one record, many contents.
+
+    In what begins with text, zeros are forgotten too: strings differ in length.
+    """
+    table = np.arange(len(WordKind), dtype=np.uint8)
+    table[[WordKind.INT, WordKind.TEXT]] = WordKind.DATA
+    result: NDArray[np.uint8] = table[codes]
+    strings = codes[:, 0] == WordKind.TEXT
+    table[WordKind.ZERO] = WordKind.DATA
+    result[strings] = table[codes[strings]]
+    result[strings, 0] = WordKind.TEXT
+    return result
+
+
+def common(
+    codes: NDArray[np.uint8], members: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the shape of each group, ``(g, WORDS)``; VARIED where its members differ.
+
+    Group k is ``members[starts[k]:starts[k + 1]]``; no group is empty.
+    """
+    lowest = np.minimum.reduceat(codes[members], starts, axis=0)
+    highest = np.maximum.reduceat(codes[members], starts, axis=0)
+    return np.where(lowest == highest, lowest, np.uint8(WordKind.VARIED))
+
+
 def merge_varied(codes: NDArray[np.uint8], size: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Give objects of one size one shape where nearly every one has its own.
 
@@ -116,7 +143,7 @@ def merge_varied(codes: NDArray[np.uint8], size: NDArray[np.uint64]) -> NDArray[
     Parameters
     ----------
     codes
-        ``(n, WORDS)``, from `classify`.
+        ``(n, WORDS)``, from `coarse`.
     size
         ``(n,)``.
     """
@@ -130,9 +157,7 @@ def merge_varied(codes: NDArray[np.uint8], size: NDArray[np.uint64]) -> NDArray[
     starts = np.flatnonzero(new_size)
     members = np.diff(np.append(starts, size.size))
     shapes = np.add.reduceat(new_shape.astype(np.int64), starts)
-    lowest = np.minimum.reduceat(sorted_codes, starts, axis=0)
-    highest = np.maximum.reduceat(sorted_codes, starts, axis=0)
-    merged = np.where(lowest == highest, lowest, np.uint8(WordKind.VARIED))
+    merged = common(codes, rows, starts)
     diverse = (members >= _FEW) & (2 * shapes > members)
     result = codes.copy()
     result[rows] = np.where(

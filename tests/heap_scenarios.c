@@ -113,7 +113,7 @@ static void threads(void) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, 256 << 10);  // not from the cache
-  for (uintptr_t i = 1; i <= 32; i++) pthread_create(&t, i <= 28 ? &attributes : 0, worker, (void *)i);
+  for (uintptr_t i = 1; i <= 32; i++) pthread_create(&t, i <= 30 ? &attributes : 0, worker, (void *)i);
   pthread_barrier_wait(&barrier);
   pthread_barrier_wait(&barrier);
   release(0, count, 7);

@@ -15,9 +15,23 @@ from numpy.typing import NDArray
 from kmemleak_core import KmemleakError, MemoryImage, ObjectTable
 from kmemleak_core import leaks as leaks_module
 from kmemleak_core.leaks import LeakTable, build_leaks, group_leaks
+from kmemleak_core.shapes import WordKind, classify
 
 BASE = 0x10000
 SIZE = 64
+
+
+#: How many objects, references between them, and which of them are white.
+GRAPHS = st.integers(1, 7).flatmap(
+    lambda n: st.tuples(
+        st.just(n),
+        st.lists(
+            st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda e: e[0] != e[1]),
+            max_size=14,
+        ),
+        st.sets(st.integers(0, n - 1)),
+    )
+)
 
 
 @dataclass
@@ -127,20 +141,7 @@ class TestHeads:
     def test_no_leaks_make_an_empty_table(self) -> None:
         assert len(build_leaks(made(3, [(0, 1)], white=[]))) == 0
 
-    @given(
-        st.integers(1, 7).flatmap(
-            lambda n: st.tuples(
-                st.just(n),
-                st.lists(
-                    st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(
-                        lambda e: e[0] != e[1]
-                    ),
-                    max_size=14,
-                ),
-                st.sets(st.integers(0, n - 1)),
-            )
-        )
-    )
+    @given(GRAPHS)
     def test_heads_are_those_of_a_plain_search(
         self, case: tuple[int, list[tuple[int, int]], set[int]]
     ) -> None:
@@ -216,6 +217,28 @@ class TestGroups:
         result = made(2, [], white=[1])
         image = image_of(result, {1: content})
         assert group_leaks(build_leaks(result), image, result.objects)[0].shape == shape
+
+    @given(st.binary(max_size=80), st.integers(0, 90), st.integers(0, 9), st.booleans())
+    def test_any_content_at_any_place_is_classified_as_a_plain_reading_does(
+        self, content: bytes, size: int, offset: int, big: bool
+    ) -> None:
+        image = MemoryImage.from_segments(
+            [(BASE, bytes(offset) + content)], byteorder="big" if big else "little"
+        )
+        objects = ObjectTable.from_arrays([BASE + offset], [size])
+        (codes,) = classify(image, objects, objects.address, objects.size).tolist()
+        for i, code in enumerate(codes):
+            raw = content[8 * i : 8 * i + 8]
+            if i >= size // 8:
+                assert code == WordKind.ABSENT
+            elif len(raw) < 8:
+                assert code == WordKind.MISSING
+            elif not any(raw):
+                assert code == WordKind.ZERO
+            elif raw.isalnum():
+                assert code == WordKind.TEXT
+            else:
+                assert code in (WordKind.INT, WordKind.TEXT, WordKind.DATA, WordKind.OBJECT)
 
     def test_a_larger_object_has_more_words_than_its_shape_tells(self) -> None:
         result = made(1, [], sizes=[72])
@@ -296,7 +319,7 @@ class TestGroups:
         leaks = build_leaks(result)
         groups = group_leaks(leaks, image_of(result), result.objects)
         assert [(g.size, g.count, g.nbytes) for g in groups] == [
-            (0, 3, 48),
+            (None, 3, 48),
             (40, 1, 40),
             (32, 1, 32),
         ]
@@ -305,6 +328,62 @@ class TestGroups:
     def test_no_leaks_have_no_groups(self) -> None:
         result = made(1, [], white=[])
         assert group_leaks(build_leaks(result), image_of(result), result.objects) == ()
+
+    @given(GRAPHS, st.lists(st.sampled_from([16, 32]), min_size=7, max_size=7))
+    def test_retained_is_what_a_plain_search_finds(
+        self, case: tuple[int, list[tuple[int, int]], set[int]], sizes: list[int]
+    ) -> None:
+        n, edges, white = case
+        rows = sorted(white)
+        inner = [(s, t) for s, t in edges if s in white and t in white]
+        result = made(n, edges, rows, sizes=sizes[:n])
+        leaks = build_leaks(result)
+        groups = group_leaks(leaks, image_of(result), result.objects)
+        heads = {row for row, direct in zip(rows, leaks["direct"], strict=True) if direct}
+        for group in groups:
+            members = {rows[i] for i in group.rows}
+            mine = reachable(members & heads, inner)
+            others = reachable(heads - members, inner)
+            retained = mine - others - heads
+            assert group.retained_count == len(retained)
+            assert group.retained_bytes == sum(sizes[row] for row in retained)
+
+    def test_data_that_looks_different_does_not_make_a_group_of_its_own(self) -> None:
+        result = made(3, [])
+        contents = [word(7), word(1 << 60), b"user-100"]
+        image = image_of(result, {i: word(9) + c for i, c in enumerate(contents)})
+        (group,) = group_leaks(build_leaks(result), image, result.objects)
+        assert group.shape == "int·any·0×6"
+
+    def test_strings_of_different_lengths_are_one_group(self) -> None:
+        result = made(3, [])
+        image = image_of(result, {i: b"a string " * (i + 1) for i in range(3)})
+        (group,) = group_leaks(build_leaks(result), image, result.objects)
+        assert group.shape == "text×2·any×2·0×4"
+
+    def test_objects_that_begin_with_text_stand_apart_from_others(self) -> None:
+        result = made(2, [])
+        image = image_of(result, {0: b"some text", 1: word(1 << 60)})
+        groups = group_leaks(build_leaks(result), image, result.objects)
+        assert {g.shape for g in groups} == {"text×2·0×6", "data·0×7"}
+
+    def test_objects_of_one_size_that_all_look_different_are_one_group(self) -> None:
+        result = made(5, [])
+        contents = [b"", word(5), b"some text", word(1 << 40), word(BASE)]
+        image = image_of(result, {i: word(7) + c for i, c in enumerate(contents)})
+        (group,) = group_leaks(build_leaks(result), image, result.objects)
+        assert (group.count, group.shape) == (5, "int·any×2·0×5")
+
+    def test_objects_of_one_size_that_look_alike_in_parts_are_not_merged(self) -> None:
+        result = made(6, [])
+        image = image_of(result, {i: word(7) for i in range(3)})
+        groups = group_leaks(build_leaks(result), image, result.objects)
+        assert {g.shape for g in groups} == {"int·0×7", "0×8"}
+
+    def test_an_object_of_no_bytes_is_grouped_too(self) -> None:
+        result = made(1, [], sizes=[0])
+        (group,) = group_leaks(build_leaks(result), image_of(result), result.objects)
+        assert (group.size, group.shape, group.nbytes) == (0, "empty", 0)
 
 
 class TestTable:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jsonschema
 import numpy as np
@@ -115,7 +115,7 @@ class TestText:
         assert "of 48 bytes" not in direct
 
     def test_a_group_tells_what_only_it_leads_to(self) -> None:
-        assert "lead to 2 more objects that nothing else leads to, 144 B" in a_report().report()
+        assert "lead to 2 more objects, 144 B, that nothing else leads to" in a_report().report()
 
     def test_a_group_shows_hex_and_ascii_of_an_example(self) -> None:
         lines = a_report().report().splitlines()
@@ -373,6 +373,26 @@ class TestReport:
         for name in renderer_names():
             assert renderer(name).name == name
 
+    def test_an_installed_entry_point_adds_a_format(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Short:
+            name = "short"
+
+            def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
+                out.write(f"{report.summary.leaked_objects} {options.limit}")
+
+        class Entry:
+            name = "short"
+
+            def load(self) -> type[Short]:
+                return Short
+
+        def entry_points(group: str) -> list[Entry]:
+            return [Entry()] if group == "kmemleak_core.reports" else []
+
+        monkeypatch.setattr("kmemleak_core.report.entry_points", entry_points)
+        assert renderer_names()[-1] == "short"
+        assert a_report().report("short", limit=3) == "5 3"
+
     def test_its_repr_tells_the_figures(self) -> None:
         assert repr(a_report()) == (
             "<Report of 'core': 5 objects, 240 bytes leaked of 6 scanned, 3 directly>"
@@ -439,7 +459,7 @@ class TestPieces:
 def test_a_group_of_many_sizes_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmemleak_core.leaks.MAX_GROUPS", 1)
     report = a_report()
-    assert [g.size for g in report.groups] == [0]
+    assert [g.size for g in report.groups] == [None]
     assert report.to_dict()["groups"][0]["size"] is None
     text = report.report()
     assert "3 objects, 96 B  [other sizes and shapes]" in text

@@ -37,7 +37,7 @@ _STRINGS = (
 )
 
 #: Bytes of each mapping of the executable that are searched for them.
-WINDOW = 64 << 20
+WINDOW = 16 << 20
 
 
 def name_foreign_allocator(dump: Dump) -> str | None:

@@ -16,7 +16,7 @@ def summary_html(report: Report) -> str:
     """Return the summary and the largest groups, everything escaped."""
     rows = "".join(
         f"<tr><td>{g.count:,}</td><td>{size_text(g.nbytes)}</td>"
-        f"<td>{f'{g.size:,}' if g.size else ''}</td><td>{g.direct_count:,}</td>"
+        f"<td>{'' if g.size is None else f'{g.size:,}'}</td><td>{g.direct_count:,}</td>"
         f"<td>{_text(g.shape)}</td><td><code>{g.example:#x}</code></td></tr>"
         for g in report.groups[:_SHOWN]
     )

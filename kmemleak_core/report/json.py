@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..leaks import LeakGroup
 from .model import RenderOptions, Report
-from .select import chosen_groups, chosen_rows, shown_shape
+from .select import chosen_groups, chosen_rows, example_size, shown_shape
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -90,14 +91,14 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
     }
 
 
-def _group(report: Report, options: RenderOptions, index: int, group: Any) -> dict[str, Any]:
+def _group(report: Report, options: RenderOptions, index: int, group: LeakGroup) -> dict[str, Any]:
     example: dict[str, Any] = {"address": hex(group.example)}
     if not options.redact:
-        size = min(group.size, options.hex_bytes)
+        size = min(example_size(report, group), options.hex_bytes)
         example["content"] = report.content(group.example, size).hex()
     return {
         "id": index,
-        "size": group.size or None,
+        "size": group.size,
         "shape": shown_shape(group, options),
         "objects": group.count,
         "bytes": group.nbytes,

@@ -24,12 +24,20 @@ def chosen_rows(
 
 def chosen_groups(report: Report, options: RenderOptions) -> list[tuple[int, LeakGroup]]:
     """Return the groups that pass ``min_size``, each with its index."""
-    # The group that folds many sizes has size 0: its mean stands for it.
+    # The group that folds many sizes has none of its own: its mean stands for it.
     return [
         (i, g)
         for i, g in enumerate(report.groups)
-        if (g.size or g.nbytes // max(1, g.count)) >= options.min_size
+        if (g.nbytes // g.count if g.size is None else g.size) >= options.min_size
     ]
+
+
+def example_size(report: Report, group: LeakGroup) -> int:
+    """Return the size of a group's example."""
+    if group.size is not None:
+        return group.size
+    members = report.leaks.array[group.rows]
+    return int(members["size"][members["address"] == group.example][0])
 
 
 def shown_shape(group: LeakGroup, options: RenderOptions) -> str:

@@ -11,7 +11,7 @@ from ..leaks import LeakGroup
 from .escape import printable, quoted
 from .hexdump import hex_rows
 from .model import RenderOptions, Report
-from .select import chosen_groups, shown_shape
+from .select import chosen_groups, example_size, shown_shape
 from .units import count_text, size_text
 
 #: What is shown unless told otherwise: groups of direct leaks and notes on coverage; groups of
@@ -133,7 +133,7 @@ def _group(
     count = group.direct_count if direct else group.indirect_count
     nbytes = group.direct_bytes if direct else group.indirect_bytes
     title = count_text(count, "object")
-    title += f" of {count_text(group.size, 'byte')}" if group.size else ""
+    title += f" of {count_text(group.size, 'byte')}" if group.size is not None else ""
     title += f", {size_text(nbytes)}" if count > 1 else ""
     line()
     line(
@@ -144,16 +144,14 @@ def _group(
     )
     if direct and group.retained_count:
         line(
-            f"    lead to {count_text(group.retained_count, 'more object')} that nothing else"
-            f" leads to, {size_text(group.retained_bytes)}"
+            f"    {'leads' if count == 1 else 'lead'} to"
+            f" {count_text(group.retained_count, 'more object')},"
+            f" {size_text(group.retained_bytes)}, that nothing else leads to"
         )
-    address, size = group.example, group.size
+    address, size = group.example, example_size(report, group)
     if not direct and group.direct_count:
-        row = group.rows[~report.leaks["direct"][group.rows]][0]
-        address = int(report.leaks["address"][row])
-    if not size:
-        row = group.rows[report.leaks["address"][group.rows] == address][0]
-        size = int(report.leaks["size"][row])
+        leak = report.leaks[group.rows[~report.leaks["direct"][group.rows]][0]]
+        address, size = leak.address, leak.size
     line(f"    {'for example' if count > 1 else 'at'} ", (f"{address:#x}", "yellow"))
     if options.redact or options.hex_bytes <= 0:
         return
@@ -180,7 +178,8 @@ def _closing(report: Report, line: _Line, width: int, limit: int) -> None:
     if notes:
         line(("not seen, or not understood:", "bold"))
     for note in notes[:limit] if limit > 0 else notes:
-        extra = [f"{note.count:,} times"] if note.count > 1 else []
+        told = str(note.count) in note.message or f"{note.count:,}" in note.message
+        extra = [f"{note.count:,} times"] if note.count > 1 and not told else []
         extra += [size_text(note.nbytes)] if note.nbytes else []
         extra += [f"at {note.address:#x}"] if note.address is not None else []
         text = printable(note.message) + (f" ({', '.join(extra)})" if extra else "")

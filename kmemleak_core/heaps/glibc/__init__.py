@@ -46,6 +46,8 @@ class GlibcHeap:
     def find(self, dump: Dump) -> Heap | None:
         """Return the heap, or None where glibc's malloc left no trace.
 
+        That is also so where it was never asked for memory and another allocator is there.
+
         The table is in address order: a chunk does not tell when it was allocated. An object
         is the program's part of a chunk with all of its usable bytes, so it may be some bytes
         longer than what was asked for.
@@ -53,7 +55,8 @@ class GlibcHeap:
         image = dump.image
         coverage = Coverage()
         arenas = find_arenas(image, coverage)
-        if not arenas:
+        foreign = name_foreign_allocator(dump)
+        if not arenas or (foreign is not None and all(a.initial for a in arenas)):
             return None
         page = _page_size(dump)
         layout = arenas[0].layout
@@ -113,7 +116,7 @@ class GlibcHeap:
             },
             coverage=coverage,
         )
-        _tell(heap, walks, lists, stacks, dump)
+        _tell(heap, walks, lists, stacks, foreign)
         return heap
 
 
@@ -248,7 +251,9 @@ def _checks(
     return checks
 
 
-def _tell(heap: Heap, walks: list[Walked], lists: FreeLists, stacks: Stacks, dump: Dump) -> None:
+def _tell(
+    heap: Heap, walks: list[Walked], lists: FreeLists, stacks: Stacks, foreign: str | None
+) -> None:
     """Put into words what did not parse."""
     add = heap.coverage.add
     lost = sorted(piece for w in walks for piece in w.lost)
@@ -304,7 +309,6 @@ def _tell(heap: Heap, walks: list[Walked], lists: FreeLists, stacks: Stacks, dum
             "heap.threads",
             "stacks of ended threads are not recognised on this architecture, and are scanned",
         )
-    foreign = name_foreign_allocator(dump)
     if foreign is not None:
         add(
             "heap.foreign-allocator",
