@@ -1,4 +1,6 @@
 # cython: embedsignature=False
+# Addresses wrap around and divisors are never 0: checked arithmetic would only need the GIL.
+# cython: overflowcheck=False, cdivision=True
 """The loops over an allocator's own structures: chains of chunks, mapped chunks, free lists."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -150,7 +152,7 @@ cdef class ChunkWalk:
             low = self.first
         if low >= self.limit:
             return self.limit
-        size = (self.limit - low) / <uint64_t>self.align / 8 + 2
+        size = (self.limit - low) // <uint64_t>self.align // 8 + 2
         failed = <uint8_t*>calloc(size, 1)
         if failed == NULL:
             raise MemoryError
@@ -238,10 +240,10 @@ cdef class ChunkWalk:
         self.position = c
         self.pending = previous
         self.pending_size = previous_size if previous else 0
-        self.chunks += chunks
-        self.free_chunks += free_chunks
-        self.free_bytes += free_bytes
-        self.inconsistent += odd
+        self.chunks = self.chunks + chunks
+        self.free_chunks = self.free_chunks + free_chunks
+        self.free_bytes = self.free_bytes + free_bytes
+        self.inconsistent = self.inconsistent + odd
         self.stop = stop
         return count
 
@@ -307,7 +309,7 @@ cdef class ChunkWalk:
             while True:
                 if c == self.top:
                     return start
-                slot = (c - low) / <uint64_t>self.align
+                slot = (c - low) // <uint64_t>self.align
                 if failed[slot >> 3] >> (slot & 7) & 1:
                     break
                 if c >= self.limit:
@@ -460,7 +462,8 @@ def find_mapped(
     cdef uint64_t shift
     if align not in (8, 16):
         raise ValueError("malloc's alignment is 8 or 16")
-    shift = align_up(<uint64_t>(2 * image.word_size), <uint64_t>align) - 2 * image.word_size
+    shift = align_up(<uint64_t>(2 * image.word_size), <uint64_t>align)
+    shift -= <uint64_t>(2 * image.word_size)
     if page < 4096 or page & (page - 1):
         raise ValueError("a page is a power of two, at least 4096 bytes")
     if chunk.shape[0] != base.shape[0] or length.shape[0] != base.shape[0]:
@@ -501,8 +504,8 @@ cdef Py_ssize_t _find_mapped(
         previous = load(data + shift, word, swapped) & offset_mask
         raw = load(data + shift + word, word, swapped)
         total = (raw & ~<uint64_t>FLAG_BITS) + trailer + shift
-        if (previous != shift or (raw & FLAG_BITS) != IS_MMAPPED or total < page or total & (page - 1)
-                or total > end - p):
+        if (previous != shift or (raw & FLAG_BITS) != IS_MMAPPED or total < page
+                or total & (page - 1) or total > end - p):
             p += page
             continue
         base[count] = p

@@ -83,10 +83,10 @@ def find_stacks(dump: Dump, ranges: list[tuple[int, int]]) -> Stacks:
         most = max(votes.values())
         stacks.offset = min(o for o, n in votes.items() if n == most)
     for thread in dump.threads:
-        if dump.architecture in ("x86_64", "i386") and thread.tls_base:
-            # The first word of a control block points to itself.
-            if word_at(image, thread.tls_base) != thread.tls_base:
-                stacks.blank.append(thread.tid)
+        # The first word of a control block points to itself.
+        known = thread.tls_base and dump.architecture in ("x86_64", "i386")
+        if known and word_at(image, thread.tls_base) != thread.tls_base:
+            stacks.blank.append(thread.tid)
         block = _block_at(image, thread.tls_base, stacks.offset)
         if block is not None:
             stacks.live.append(StackRange(block[0], thread.tls_base, thread.tid))
