@@ -97,7 +97,11 @@ static void *worker(void *argument) {
     records[count++] = (struct record){p, s, 0};
     pthread_mutex_unlock(&lock);
   }
-  for (int i = 0; i < n; i += 3) { free(records[mine[i]].address); records[mine[i]].freed = 1; }
+  for (int i = 0; i < n; i += 3) {
+    free(records[mine[i]].address);
+    // Later threads' own blocks may take the place of what an ended thread freed.
+    records[mine[i]].freed = seed < 1000 ? 1 : 2;
+  }
   if ((uintptr_t)argument >= 1000) return 0;
   pthread_barrier_wait(&barrier);
   for (;;) pause();
@@ -158,7 +162,7 @@ int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], states[i].name)) {
       states[i].run();
       for (int k = 0; k < count; k++)
-        length += sprintf(text + length, "%s block %lx %lu\n", records[k].freed ? "freed" : "held",
+        if (records[k].freed < 2) length += sprintf(text + length, "%s block %lx %lu\n", records[k].freed ? "freed" : "held",
                           (unsigned long)records[k].address, (unsigned long)records[k].size);
       length += sprintf(text + length, "ready\n");
       for (size_t done = 0; done < length;) { ssize_t n = write(1, text + done, length - done); if (n <= 0) return 1; done += n; }

@@ -298,6 +298,13 @@ def _tell(
                 "heap.check",
                 f"{check.name}: the allocator says {check.expected:,}, the walk {check.found:,}",
             )
+    if stacks.blank:
+        add(
+            "heap.thread-memory",
+            "the dump holds no control block for some threads, so memory near it may be blank too "
+            "(gdb's gcore gives up at guard pages): what only these threads hold looks lost",
+            count=len(stacks.blank),
+        )
     if stacks.unknown:
         add(
             "heap.threads",

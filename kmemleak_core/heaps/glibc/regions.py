@@ -147,7 +147,8 @@ def plan_secondary(image: MemoryImage, arena: Arena) -> list[Region]:
         holds_arena = heap == first_heap
         first = layout.aligned_chunk(arena.end if holds_arena else heap + info)
         end = heap + size
-        limit = arena.top if first <= arena.top < end else end
+        # Chunks end where one could begin, which may be short of the page's end (i386).
+        limit = arena.top if first <= arena.top < end else end - (end - first) % layout.align
         if first <= limit:
             regions.append(Region(arena, heap, first, limit, end, heap + writable))
     return regions
@@ -221,9 +222,10 @@ def _probe(
         head = word_at(image, arena.top + layout.word) or 0
         end = min(arena.top + (head & ~FLAG_BITS), high)
         return Region(arena, start, first, arena.top, max(end, arena.top), end)
-    end = walk.position
-    if walk.stop == STOP_FENCE and (end + -end % (2 * layout.header)) % page == 0:
-        return Region(arena, start, first, end, end, end)
+    limit = walk.position
+    end = limit + -limit % layout.align
+    if walk.stop == STOP_FENCE and end % page == 0:
+        return Region(arena, start, first, limit, end, end)
     return None
 
 
