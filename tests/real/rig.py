@@ -65,7 +65,7 @@ def excuses(report: Any, missing: set[int]) -> set[int]:
     for address in missing:
         words = [word for word in report.referrers(address) if word.live]
         if words and all(
-            word.kind in ("registers", "stacks") or _holder(word.name) in missing for word in words
+            word.kind in ("registers", "stacks") or holder(word) in missing for word in words
         ):
             explained.add(address)
     return explained
