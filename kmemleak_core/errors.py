@@ -75,3 +75,42 @@ class OverlapError(KmemleakError):
 
 class HeapError(KmemleakError):
     """The image holds no heap that any allocator module can walk."""
+
+
+class ControlError(KmemleakError):
+    """A command to a detector failed, in the terms in which the kernel's file fails.
+
+    Parameters
+    ----------
+    errno
+        ``errno.EINVAL``, ``errno.EPERM``, ….
+    message
+        What was wrong, and which words are accepted.
+    """
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class UnknownObjectError(KmemleakError):
+    """A call names an object that is not tracked: freed already, or never allocated."""
+
+    def __init__(self, call: str, address: int) -> None:
+        super().__init__(f"{call}: no object starts at {address:#x}")
+        self.address = address
+
+
+class AliasError(KmemleakError):
+    """A call that wants an object's start was given an address inside the object."""
+
+    def __init__(self, call: str, address: int, existing: tuple[int, int]) -> None:
+        super().__init__(
+            f"{call}: {address:#x} lies inside object {existing[0]:#x} (size {existing[1]})"
+        )
+        self.address = address
+        self.existing = existing
+
+
+class DetectorDisabledError(KmemleakError):
+    """The detector was disabled for good; the reason is in the message."""
