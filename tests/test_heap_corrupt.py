@@ -239,6 +239,13 @@ def test_a_hole_in_the_heap_is_passed(core: Dump, sound: Heap) -> None:
     assert note(heap, "heap.free-list").count >= 1
 
 
+def test_a_thread_whose_control_block_is_blank_is_told(core: Dump, sound: Heap) -> None:
+    base = core.threads[1].tls_base
+    heap = find(altered(core, {base + 8 * k: 0 for k in range(288)}))
+    assert note(heap, "heap.thread-memory").count == 1
+    assert core.threads[1].tid not in {s.tid for s in heap.stacks}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_damage_anywhere_is_survived(core: Dump, sound: Heap, seed: int) -> None:
     random = np.random.default_rng(seed)

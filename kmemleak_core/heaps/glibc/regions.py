@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 
 import numpy as np
 
@@ -170,7 +171,8 @@ def find_scattered(
     blocked = sorted((r.begin, r.dead) for r in taken)
     for low, high in anonymous_ranges(image, blocked):
         behind = low
-        for start in _starts(image, layout, low, high, page, sbrk_base):
+        pages = _starts(image, layout, low, high, page)
+        for start in merge([sbrk_base] if low <= sbrk_base < high else [], pages):
             if start < behind or total >= arena.system_mem:
                 continue
             region = _probe(image, arena, start, high, page, scratch)
@@ -181,11 +183,8 @@ def find_scattered(
     return regions
 
 
-def _starts(
-    image: MemoryImage, layout: Layout, low: int, high: int, page: int, sbrk_base: int
-) -> Iterator[int]:
-    if low <= sbrk_base < high:
-        yield sbrk_base
+def _starts(image: MemoryImage, layout: Layout, low: int, high: int, page: int) -> Iterator[int]:
+    """Yield the pages that begin with what may be a chunk in use, in order."""
     start = low + -low % page
     while start < high:
         segment = image.find(start)
