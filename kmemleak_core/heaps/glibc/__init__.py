@@ -76,7 +76,8 @@ class GlibcHeap:
                 regions += find_scattered(image, arena, base, regions, page)
         regions = _disjoint(regions, coverage)
 
-        table = ChunkTable(sum(r.end - r.begin for r in regions) // BYTES_PER_CHUNK + 1024)
+        spanned = min(sum(r.end - r.begin for r in regions), image.nbytes)
+        table = ChunkTable(spanned // BYTES_PER_CHUNK + 1024)
         walks = []
         for region in regions:
             walked = Walked()
@@ -87,10 +88,8 @@ class GlibcHeap:
         mapped = find_mapped_chunks(image, layout, outside, page)
         table.merge(mapped.address, mapped.usable)
         lists = find_free_lists(dump, arenas, layout, table)
-        tcached = table.remove(lists.tcached)
-        fastbinned = table.remove(lists.fastbinned)
         structures = [(a, a + _usable(table, a)) for a in lists.structures]
-        table.remove(_column(lists.structures))
+        table.remove(np.concatenate([lists.tcached, lists.fastbinned, _column(lists.structures)]))
         free_ranges = _without(outside, mapped)
         stacks = find_stacks(dump, free_ranges)
 
@@ -106,8 +105,8 @@ class GlibcHeap:
                 "chunks": sum(w.chunks for w in walks) + int(mapped.base.size),
                 "allocated": table.count,
                 "free_chunks": sum(w.free_chunks for w in walks),
-                "tcache_chunks": tcached,
-                "fastbin_chunks": fastbinned,
+                "tcache_chunks": int(lists.tcached.size),
+                "fastbin_chunks": int(lists.fastbinned.size),
                 "tcaches": len(lists.structures),
                 "mmapped_chunks": int(mapped.base.size),
                 "unparsed_bytes": sum(_total(w.lost) + _total(w.missing) for w in walks),

@@ -21,7 +21,7 @@ PREV_INUSE = 1
 MAX_REPAIRS = 100_000
 
 #: So many foreign ranges are looked through in a region: each look may take its whole length.
-MAX_FOREIGN = 256
+MAX_FOREIGN = 64
 
 
 @dataclass(slots=True)
@@ -189,7 +189,11 @@ def _starts(image: MemoryImage, layout: Layout, low: int, high: int, page: int) 
     while start < high:
         segment = image.find(start)
         if segment is None:
-            start += page
+            following = int(np.searchsorted(image.starts, np.uint64(start)))
+            if following == len(image.segments):
+                return
+            behind = image.segments[following].address
+            start = behind + -behind % page
             continue
         pages = (min(high, segment.end) - start) // page
         if pages <= 0:
@@ -280,7 +284,9 @@ def walk(image: MemoryImage, region: Region, table: ChunkTable, walked: Walked) 
             if at >= region.limit:
                 break
             # Fences before the end: somebody else moved the break.
-            found = chase.resume(at) if len(walked.foreign) < MAX_FOREIGN else region.limit
+            found = region.limit
+            if len(walked.foreign) < MAX_FOREIGN and region.limit - at <= image.nbytes:
+                found = chase.resume(at)
             if found == region.limit and not region.top:
                 found = chase.resync(at)
             walked.foreign.append((at, found))

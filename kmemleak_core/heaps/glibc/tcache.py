@@ -69,7 +69,8 @@ class _Lists:
         return sum(part.size for part in self.nodes)
 
     def all(self) -> NDArray[np.uint64]:
-        return np.concatenate(self.nodes) if self.nodes else np.empty(0, np.uint64)
+        """Return every node once, sorted."""
+        return np.unique(np.concatenate(self.nodes)) if self.nodes else np.empty(0, np.uint64)
 
 
 class _Reader:
