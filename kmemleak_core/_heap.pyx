@@ -383,7 +383,7 @@ cdef class ChunkWalk:
             if size < self.minimum or size > self.limit - c or size > self.finer_left:
                 break
             # All such looks together take time linear in the region.
-            self.finer_left -= size
+            self.finer_left = self.finer_left - size
             inner = c + <uint64_t>self.align
             while inner < c + size - self.minimum:
                 if self._nested(inner, c + size) and self._chains(inner):
