@@ -28,6 +28,7 @@ from typing import Any, Literal
 import glibcs
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 
 import kmemleak_core
@@ -612,6 +613,16 @@ class Generated:
         self.core.unlink(missing_ok=True)
 
 
+_RECORD = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
+
+
+def given(folder: Path) -> Generated:
+    """Return the core with known answers that somebody made before, from its folder."""
+    with zstandard.open(folder / "all.bin.zst", "rb") as file:
+        objects = np.frombuffer(file.read(), dtype=_RECORD)
+    return Generated(folder / "core.zst", objects)
+
+
 def leakgen(
     n: int,
     leaks: int,
@@ -636,8 +647,7 @@ def leakgen(
             core = process.kernel_core()
         else:
             core = process.dump(how)
-    record = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
-    objects = np.fromfile(f"{prefix}.all.bin", dtype=record)
+    objects = np.fromfile(f"{prefix}.all.bin", dtype=_RECORD)
     for name in ("truth", "all.bin", "summary"):
         Path(f"{prefix}.{name}").unlink()
     return Generated(core, objects)
