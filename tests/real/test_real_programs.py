@@ -43,7 +43,7 @@ class Taken:
     @property
     def mapped(self) -> NDArray[np.bool_]:
         """Which objects have a mapping of their own (IS_MMAPPED)."""
-        return (self.headers & np.uint64(2)) != 0
+        return (self.headers & np.uint64(2)).astype(np.bool_)
 
     @property
     def chunk_sizes(self) -> NDArray[np.uint64]:
