@@ -21,6 +21,7 @@ cdef class ChunkWalk:
     cdef uint64_t minimum
     cdef int align
     cdef uint64_t first
+    cdef uint64_t finer_left
     cdef readonly uint64_t position
     cdef readonly uint64_t limit
     cdef readonly uint64_t top

@@ -56,7 +56,7 @@ cdef enum:
     # So many chunks inside what claims to be one chunk, or fewer that end where it ends.
     NESTED = 8
     NESTED_TO_END = 3
-    # Bytes that are looked through for them.
+    # Bytes that are looked through for them, besides the region's own length.
     FINER_BYTES = 1 << 26
     # Bytes that are fetched ahead of the walk: chunks lie in one linear stream.
     AHEAD = 4096
@@ -120,6 +120,7 @@ cdef class ChunkWalk:
         self.limit = limit
         self.top = top
         self.stop = FULL
+        self.finer_left = (limit - start) + FINER_BYTES
         reset(&self.cursor)
 
     def run(self, uint64_t[::1] address, uint64_t[::1] usable, Py_ssize_t count):
@@ -371,7 +372,7 @@ cdef class ChunkWalk:
     cdef uint64_t _finer(self, uint64_t c) noexcept nogil:
         """Return where a chain begins inside one of the first chunks of another, or 0."""
         cdef Cursor cursor = self.cursor
-        cdef uint64_t size, inner, budget = FINER_BYTES
+        cdef uint64_t size, inner
         cdef const uint8_t* p
         cdef int _k
         for _k in range(CHAIN):
@@ -379,14 +380,15 @@ cdef class ChunkWalk:
             if p == NULL or c == self.top or c >= self.limit:
                 break
             size = load(p + self.word, self.word, self.image.swapped) & ~<uint64_t>FLAG_BITS
-            if size < self.minimum or size > self.limit - c or size > budget:
+            if size < self.minimum or size > self.limit - c or size > self.finer_left:
                 break
+            # All such looks together take time linear in the region.
+            self.finer_left = self.finer_left - size
             inner = c + <uint64_t>self.align
             while inner < c + size - self.minimum:
                 if self._nested(inner, c + size) and self._chains(inner):
                     return inner
                 inner += <uint64_t>self.align
-            budget -= size
             c += size
         return 0
 

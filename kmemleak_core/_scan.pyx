@@ -1,4 +1,6 @@
 # cython: embedsignature=False
+# cython: overflowcheck=False
+# Address arithmetic wraps around on purpose: one comparison tests both bounds.
 """The engine: finds the words of an image that point into objects, and marks from the roots."""
 
 import os

@@ -2,6 +2,7 @@
 //   held|freed NAME ADDRESS SIZE
 // then "ready", and waits to be dumped. The argument names the state.
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -150,11 +151,24 @@ static void trimmed(void) {
 
 static void nothing_freed(void) { small(1000, 500); }
 
+static void two_libraries(void) {
+  void *other = dlmopen(LM_ID_NEWLM, "libc.so.6", RTLD_NOW);
+  if (!other) abort();
+  void *(*their_malloc)(size_t) = (void *(*)(size_t))dlsym(other, "malloc");
+  void (*their_free)(void *) = (void (*)(void *))dlsym(other, "free");
+  int first = count;
+  for (int i = 0; i < 3000; i++) { size_t s = 1 + rnd() % 700; note(their_malloc(s), s); }
+  for (int i = first; i < count; i += 3) { records[i].freed = 1; their_free(records[i].address); }
+  first = count;
+  small(3000, 700);
+  release(first, count, 4);
+}
+
 int main(int argc, char **argv) {
   struct { const char *name; void (*run)(void); } states[] = {
     {"foreign-sbrk", foreign_sbrk}, {"blocked-break", blocked_break}, {"aligned", aligned},
     {"mapped", mapped}, {"threads", threads}, {"heaps", heaps}, {"trimmed", trimmed},
-    {"nothing-freed", nothing_freed},
+    {"nothing-freed", nothing_freed}, {"two-libraries", two_libraries},
   };
   records = mmap(0, MOST * sizeof *records, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   text = mmap(0, MOST * 64L, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

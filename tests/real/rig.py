@@ -28,6 +28,7 @@ from typing import Any, Literal
 import glibcs
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 
 import kmemleak_core
@@ -521,6 +522,8 @@ LEFT_OUT: dict[How, tuple[str, ...]] = {"kernel": (), "gcore": (), "capture": ("
 def check(taken: Sample, left_out: Collection[str] = ()) -> None:
     """Assert that walk and scan of a sample say exactly what its program said.
 
+    One or two leaks may be held by stale words that the report can show: what ran before main
+    leaves addresses on the live stack, and large blocks are mapped where something else was.
     `left_out` names held blocks whose holder is not in the dump: they look lost, and the
     report's coverage has to say that something is missing.
     """
@@ -538,7 +541,10 @@ def check(taken: Sample, left_out: Collection[str] = ()) -> None:
     report = scan(taken.core)
     found = leak_set(report)
     assert not unseen or any(note.nbytes for note in report.coverage), "nothing said to be missing"
-    assert not lost - found, f"leaks that were not reported:\n{explain(report, lost - found)}"
+    stale = excuses(report, lost - found)
+    missed = lost - found - stale
+    assert not missed, f"leaks that were not reported:\n{explain(report, missed)}"
+    assert len(stale) <= 2, f"too many stale words:\n{explain(report, stale)}"
     assert not found & held, "blocks in use that were reported"
     assert not found - lost, "blocks of the C library's own that were reported"
 
@@ -612,6 +618,16 @@ class Generated:
         self.core.unlink(missing_ok=True)
 
 
+_RECORD = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
+
+
+def given(folder: Path) -> Generated:
+    """Return the core with known answers that somebody made before, from its folder."""
+    with zstandard.open(folder / "all.bin.zst", "rb") as file:
+        objects = np.frombuffer(file.read(), dtype=_RECORD)
+    return Generated(folder / "core.zst", objects)
+
+
 def leakgen(
     n: int,
     leaks: int,
@@ -636,8 +652,7 @@ def leakgen(
             core = process.kernel_core()
         else:
             core = process.dump(how)
-    record = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
-    objects = np.fromfile(f"{prefix}.all.bin", dtype=record)
+    objects = np.fromfile(f"{prefix}.all.bin", dtype=_RECORD)
     for name in ("truth", "all.bin", "summary"):
         Path(f"{prefix}.{name}").unlink()
     return Generated(core, objects)

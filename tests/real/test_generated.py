@@ -12,6 +12,8 @@ import pytest
 import rig
 from conftest import Leakgen
 
+#: The core that comes with its answers, compressed as it is.
+SHARED = ("given", "zst")
 SLOW = [pytest.param((s, h), marks=pytest.mark.slow) for s in ("m", "l") for h in rig.HOWS]
 QUICK = [(s, h) for s in ("xs", "s") for h in rig.HOWS]
 HELD = [name for name in rig.CLASSES if name not in (*rig.LEAKS, "freed")]
@@ -38,9 +40,13 @@ class Case:
         return rig.excuses(self.report, true - self.found)
 
 
-@pytest.fixture(scope="module", params=[*QUICK, *SLOW], ids=lambda p: f"{p[0]}-{p[1]}")
-def case(request: pytest.FixtureRequest, leakgen: Leakgen) -> Iterator[Case]:
+@pytest.fixture(scope="module", params=[SHARED, *QUICK, *SLOW], ids=lambda p: f"{p[0]}-{p[1]}")
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     size, how = request.param
+    if request.param == SHARED:
+        yield Case(rig.given(request.getfixturevalue("shared_data") / "usercore"))
+        return
+    leakgen: Leakgen = request.getfixturevalue("leakgen")
     made = leakgen(*rig.SIZES[size], 7, how=how)
     yield Case(made)
     if size in ("m", "l"):
