@@ -16,7 +16,7 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "dump")
+SUBCOMMANDS = ("scan", "dump", "ctl")
 
 
 class ExitCode(IntEnum):
@@ -48,6 +48,7 @@ examples:
   kmemleak scan core                     what leaks, the largest first
   kmemleak scan --json core > leaks.json
   kmemleak dump 1234 -o core             dump a running process, which goes on
+  kmemleak ctl scan                      have a detector that serves a socket scan
 
 """
 
@@ -97,24 +98,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         _abandon_stdout()
         return ExitCode.BROKEN_PIPE
     except KeyboardInterrupt:
-        return _fail(ExitCode.INTERRUPTED, "interrupted")
+        return fail(ExitCode.INTERRUPTED, "interrupted")
     except UsageError as error:
-        return _fail(ExitCode.USAGE, str(error))
+        return fail(ExitCode.USAGE, str(error))
     except KmemleakError as error:
-        return _fail(ExitCode.BAD_DUMP, str(error))
+        return fail(ExitCode.BAD_DUMP, str(error))
     except MemoryError:
-        return _fail(ExitCode.BAD_DUMP, "there is not enough memory for this dump")
+        return fail(ExitCode.BAD_DUMP, "there is not enough memory for this dump")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(ExitCode.USAGE, f"{where}{error.strerror or error}")
+        return fail(ExitCode.USAGE, f"{where}{error.strerror or error}")
     except Exception:
         # Python's own exit code for this would read as "leaks found".
         sys.stderr.write(traceback.format_exc())
-        return _fail(ExitCode.BUG, "this is a bug in kmemleak: please report the lines above")
+        return fail(ExitCode.BUG, "this is a bug in kmemleak: please report the lines above")
     return code
 
 
-def _fail(code: ExitCode, message: str) -> int:
+def fail(code: int, message: str) -> int:
+    """Tell the user what went wrong, and return the exit code."""
     text = "\n".join(printable(line) for line in message.split("\n"))
     print(f"kmemleak: {text}", file=sys.stderr)
     return code
