@@ -1,4 +1,4 @@
-"""The records of every layout that a kernel's kmemleak has printed: written, read, written again."""
+"""The records of every layout that a kernel's kmemleak has printed: written, and read again."""
 
 from __future__ import annotations
 
@@ -147,9 +147,23 @@ comms = st.text(
     max_size=15,
 ).filter(lambda comm: len(comm) <= 15)
 tricky = st.sampled_from(
-    ['", pid 1, jiff', "\n    00 01  ab", "\n  backtrace:", "\n\n\n", "\n[ 1.000000] x", "a\nkmemleak: b",
-     "\r", "\r\n", '"', '\n"', '", pid 0', "<4>", "\n> ", "kmemleak: "]
-)  # fmt: skip
+    [
+        '", pid 1, jiff',
+        '", pid 0',
+        '"',
+        '\n"',
+        "\n    00 01  ab",
+        "\n  backtrace:",
+        "\n\n\n",
+        "\n[ 1.000000] x",
+        "a\nkmemleak: b",
+        "kmemleak: ",
+        "\r",
+        "\r\n",
+        "<4>",
+        "\n> ",
+    ]
+)
 symbols = st.one_of(
     st.from_regex(r"\A[a-z_]{1,20}(\.cold)?\+0x[0-9a-f]{1,4}/0x[0-9a-f]{1,4}( \[[a-z_]+\])?\Z"),
     st.from_regex(r"\A0x[0-9a-f]{16}\Z"),

@@ -118,7 +118,7 @@ class _ArrayStream(RawIOBase):
     """Bytes of an array as a stream, without a copy of them all."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        self._data = memoryview(data)
+        self._data = data.data
         self._at = 0
 
     def readable(self) -> bool:

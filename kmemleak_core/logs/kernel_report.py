@@ -21,9 +21,10 @@ MAX_LINE = 1 << 16
 #: Lines of each kind that are kept to be shown; the others are counted.
 MAX_KEPT = 1000
 
-#: Frames of one backtrace (the kernel keeps 16), lines that one comm can take (it has 15
-#: characters), lines of others between two of a record.
+#: Frames of one backtrace (the kernel keeps 16), characters of one; lines that one comm can take
+#: (it has 15 characters), and characters of these; lines of others between two of a record.
 _MAX_FRAMES = 256
+_MAX_FRAME_TEXT = 1024
 _MAX_COMM_LINES = 16
 _MAX_COMM_TEXT = 256
 _MAX_GAP = 64
@@ -353,7 +354,7 @@ class _Reader:
     def _frame(self, own: str) -> bool:
         if self.state != _TRACED or len(self.frames) >= _MAX_FRAMES or self.more:
             return False
-        if self.gap and not _SURE_FRAME.fullmatch(own):
+        if len(own) > _MAX_FRAME_TEXT or (self.gap and not _SURE_FRAME.fullmatch(own)):
             return False
         frame = self.known_frames.get(own)
         if frame is None:
@@ -373,14 +374,16 @@ class _Reader:
             self._give_up_comm()
         missing = [] if self.named else ["comm"]
         if self.content is not None and len(self.content) < self.wanted:
-            missing.append(f"{self.wanted - len(self.content)} bytes of its hex dump")
+            missing.append(f"{self.wanted - len(self.content)} bytes of hex dump")
         if self.state < _TRACED:
             missing.append("backtrace")
         if missing:
             self.report.incomplete_count += 1
             if len(self.report.incomplete) < MAX_KEPT:
                 text = f"object {self.address:#x}"
-                self.report.incomplete.append(SkippedLine(self.line, text, ", ".join(missing)))
+                self.report.incomplete.append(
+                    SkippedLine(self.line, text, f"lacks its {', '.join(missing)}")
+                )
         self.state = _NONE
         return KernelRecord(
             address=self.address,
