@@ -54,7 +54,9 @@ class ChunkWalk:
     free_bytes: int
     inconsistent: int
 
-    def __init__(self, image: ImageView, start: int, limit: int, top: int, align: int) -> None: ...
+    def __new__(
+        cls, image: ImageView, start: int, limit: int, top: int, align: int
+    ) -> ChunkWalk: ...
     def run(self, address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int) -> int:
         """Walk on; append what is in use; return the new count.
 
