@@ -79,6 +79,9 @@ cdef class ObjectStore:
     cdef bint holds(self, uint64_t slot, uint64_t sequence) noexcept nogil
 
     cdef void locate(self, uint64_t address) noexcept nogil
+    # Asks for the cache lines that calls with those addresses will read; guesses where they lie.
+    cdef void foresee(self, const uint64_t* address, Py_ssize_t count,
+                      Place* guess) noexcept nogil
     cdef int enter(self, uint64_t address, uint32_t slot) noexcept nogil
     cdef void leave(self) noexcept nogil
     cdef int open_block(self, Py_ssize_t at, uint32_t room) noexcept nogil

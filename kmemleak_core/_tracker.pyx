@@ -55,13 +55,14 @@ assert RECORD.itemsize == sizeof(Record) == 48
 _WRITABLE = ("checksum", "min_count", "count", "birth", "trace", "flags", "sightings")
 
 cdef enum:
-    # Entries of a block at most; and the unit of its growth, which is what it wastes.
+    # Entries of a block at most; the unit of its growth, which is what it wastes; bytes of an
+    # entry, a start and a slot.
     BLOCK = 512
     STEP = 64
-    ENTRY = sizeof(uint64_t) + sizeof(uint32_t)
+    ENTRY = 12
     # Records become memory in such portions; bulk calls hold the lock for so many rows.
-    PORTION = 1 << 16
-    ROWS = 1 << 12
+    PORTION = 65536
+    ROWS = 4096
     AHEAD = 16
 
 # The engine's tables end there too.
@@ -176,6 +177,31 @@ cdef class ObjectStore:
                 and (e + 1 == count or address < starts[e + 1])):
             e = rank_in_block(starts, count, address) - 1
         self.last.entry = e
+
+    cdef void foresee(self, const uint64_t* address, Py_ssize_t count,
+                      Place* guess) noexcept nogil:
+        # Stage by stage for all, so that the cache misses of many calls overlap. A guess may be
+        # off by then, by what the calls before have moved: `locate` checks it.
+        cdef Py_ssize_t i, b
+        cdef const Block* block
+        for i in range(count):
+            b = rank(self.firsts, self.block_count, address[i]) - 1
+            guess[i].block = b
+            guess[i].entry = -1
+            if b >= 0:
+                block = &self.blocks[b]
+                kmt_prefetch(block.starts + block.count // 2)
+                kmt_prefetch(block.starts + block.count // 4)
+                kmt_prefetch(block.starts + block.count // 4 * 3)
+        for i in range(count):
+            if guess[i].block >= 0:
+                block = &self.blocks[guess[i].block]
+                guess[i].entry = rank_in_block(block.starts, block.count, address[i]) - 1
+                kmt_prefetch(block.slots + guess[i].entry)
+        for i in range(count):
+            if guess[i].block >= 0:
+                block = &self.blocks[guess[i].block]
+                kmt_prefetch(&self.rows[block.slots[guess[i].entry]])
 
     cdef int set_room(self, Block* block, uint32_t room) noexcept nogil:
         cdef uint64_t* starts = <uint64_t*>malloc(room * <size_t>ENTRY)
@@ -493,6 +519,8 @@ cdef class ObjectStore:
         cdef const uint32_t[:] births = _column(birth, np.uint32, n)
         cdef const uint32_t[:] traces = _column(trace, np.uint32, n)
         cdef int64_t slot = 0
+        cdef Place guess[AHEAD]
+        cdef bint scattered = False
         if size.shape[0] != n:
             raise ValueError("the columns of the objects differ in length")
         for i in range(n):
@@ -506,6 +534,10 @@ cdef class ObjectStore:
                 until = min(n, i + <Py_ssize_t>ROWS)
                 with self.lock:
                     while i < until:
+                        if i % AHEAD == 0:
+                            scattered = foresee_rows(self, address, i, until, guess)
+                        if scattered:
+                            self.last = guess[i % AHEAD]
                         slot = self.add(address[i], size[i], min_counts[i], flag_words[i],
                                         births[i], traces[i])
                         if slot == NO_MEMORY:
@@ -520,6 +552,8 @@ cdef class ObjectStore:
         """Remove the objects that start at addresses; see the stub."""
         cdef Py_ssize_t n = address.shape[0], i = 0, until
         cdef int64_t slot
+        cdef Place guess[AHEAD]
+        cdef bint scattered = False
         removed = np.zeros(n, dtype=np.bool_)
         cdef uint8_t[::1] out = removed.view(np.uint8)
         with nogil:
@@ -527,6 +561,10 @@ cdef class ObjectStore:
                 until = min(n, i + <Py_ssize_t>ROWS)
                 with self.lock:
                     while i < until:
+                        if i % AHEAD == 0:
+                            scattered = foresee_rows(self, address, i, until, guess)
+                        if scattered:
+                            self.last = guess[i % AHEAD]
                         slot = self.look(address[i], True)
                         out[i] = slot >= 0 and self.drop(<uint64_t>slot, 0)
                         i += 1
@@ -709,6 +747,23 @@ cdef int refuse(ObjectStore store, int64_t why, uint64_t address, uint64_t size)
         raise ValueError(f"object {address:#x} (size {size}) leaves the address space")
     raise MemoryError(f"no memory for the record of object {address:#x}: "
                       f"the table holds {len(store)} of at most {store.limit}")
+
+
+cdef bint foresee_rows(ObjectStore store, const uint64_t[:] address, Py_ssize_t i,
+                       Py_ssize_t until, Place* guess) noexcept nogil:
+    # Foresees the next rows, unless they lie where the table is at work already.
+    cdef uint64_t soon[AHEAD]
+    cdef Py_ssize_t at, count = min(until - i, <Py_ssize_t>AHEAD), b = store.last.block
+    cdef uint64_t low = UINT64_MAX, high = 0
+    for at in range(count):
+        soon[at] = address[i + at]
+        low = min(low, soon[at])
+        high = max(high, soon[at])
+    if 0 <= b < store.block_count and store.firsts[b] <= low:
+        if b + 1 == store.block_count or high < store.firsts[b + 1]:
+            return False
+    store.foresee(soon, count, guess)
+    return True
 
 
 cdef object write_rows(ObjectStore store, const uint32_t[:] slot, const uint64_t[:] sequence,
