@@ -235,8 +235,10 @@ class TestErrors:
 
     def test_a_saved_report_is_not_written_over(self, tmp_path: Path) -> None:
         file = tmp_path / "report"
-        file.write_text("unreferenced object 0x1 (size 1):\n" * 1000)
-        os.sync()
+        with file.open("w") as stream:
+            stream.write("unreferenced object 0x1 (size 1):\n" * 1000)
+            stream.flush()
+            os.fsync(stream.fileno())  # only then does it take room on every file system
         with pytest.raises(UsageError, match="ordinary file"):
             KernelFile(file).command("scan")
         assert file.read_text().startswith("unreferenced")
