@@ -121,7 +121,8 @@ class Suppression:
     Parameters
     ----------
     pattern
-        What a frame's function, its module or its whole symbol has to match.
+        What a frame's function or its module has to match; with a ``+`` in it, the symbol with
+        its offset can, too.
     line
         Where it stands in its file.
     """
@@ -185,9 +186,15 @@ class Suppressions:
         return best if best < len(self.entries) else None
 
     def _first(self, symbol: str) -> int:
-        names = {symbol, *names_of(symbol)}
+        names = names_of(symbol)
         for index, entry in enumerate(self.entries):
-            if any(entry.pattern.matches(name) for name in names):
+            # Offsets and bare addresses have x, digits and letters that no name has to be: only
+            # a pattern that asks for them meets them.
+            text = entry.pattern.text
+            if symbol.startswith("0x") and "0x" not in text:
+                continue
+            among = (*names, symbol) if "+" in text else names
+            if any(entry.pattern.matches(name) for name in among):
                 return index
         return len(self.entries)
 

@@ -244,18 +244,20 @@ def check_kernel(
 
 
 def _open(path: str, mode: str) -> RawFile:
-    flags = os.O_WRONLY if mode == "w" else os.O_RDONLY
-    # Nothing is created or cut off: the path may be a wrong one.
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    found = os.fstat(descriptor)
+    found = os.stat(path)
     # A file of the kernel's takes no room.
     if stat.S_ISREG(found.st_mode) and found.st_size and found.st_blocks:
-        os.close(descriptor)
         raise UsageError(
             f"{path} is an ordinary file, not a kernel's kmemleak",
             hint=f"kmemleak parse {path} reads a report that was saved",
         )
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        # Opening a pipe that nobody reads would wait for ever. O_NONBLOCK is no way out: it would
+        # also mean not to wait for another's scan.
+        raise UsageError(f"{path} is a device, socket or pipe, not a kernel's kmemleak")
+    # Nothing is created or cut off: the path may be a wrong one.
+    flags = os.O_WRONLY if mode == "w" else os.O_RDONLY
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     return os.fdopen(descriptor, "wb" if mode == "w" else "rb", buffering=0)
 
 
