@@ -88,8 +88,8 @@ class ControlError(KmemleakError):
         What was wrong, and which words are accepted.
     """
 
-    def __init__(self, errno: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, errno: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.errno = errno
 
 

@@ -26,7 +26,7 @@ from .live import BufferMemory, LiveMemory
 from .objects import BLACK, GREY, ObjectFlags
 from .roots import RootRange, Roots, RootWord
 from .scan import Colour, ScanOptions
-from .traces import Frame, Resolver, TraceStore
+from .traces import Frame, TraceStore
 
 _log = logging.getLogger("kmemleak_core")
 
@@ -488,9 +488,9 @@ class ObjectLifecycle:
     def find(self, address: int) -> ObjectView | None:
         """Return the object that holds an address, or None."""
         for space in ("", "percpu", "phys"):
-            slot = self._stores[space].find(address)  # type: ignore[index]
+            slot = self._stores[space].find(address)
             if slot >= 0:
-                return self._view(space, slot)  # type: ignore[arg-type]
+                return self._view(space, slot)
         return None
 
     def __len__(self) -> int:
@@ -591,7 +591,9 @@ class ObjectLifecycle:
             error = UnknownObjectError(call, ptr)
         if self.on_misuse == "raise" and not self.strict_kernel:
             raise error
-        self.anomalies.add(f"{call}.unknown" if slot < 0 else f"{call}.alias", str(error), address=ptr)
+        self.anomalies.add(
+            f"{call}.unknown" if slot < 0 else f"{call}.alias", str(error), address=ptr
+        )
 
     def _view(self, space: Space, slot: int) -> ObjectView:
         record = self._stores[space].records[slot]

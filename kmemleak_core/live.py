@@ -102,7 +102,7 @@ class _CopiedMemory:
 
 
 class ProcessMemory(_CopiedMemory):
-    """This process's own memory, read so that an unmapped page is a fault and never a crash.
+    """The memory of this very process, read so that an unmapped page is a fault and never a crash.
 
     Reads go through ``process_vm_readv(2)`` on the process itself.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._scan import NO_TARGET, AddressIndex, extract_references, mark
+from .errors import FaultError
+from .image import MemoryImage
 from .live import LiveMemory
 from .objects import ObjectTable
 from .roots import Roots
@@ -21,7 +24,7 @@ PIECE = 1 << 20
 KERNEL_BLOCK = 4096
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """The scan was told to stop before it was done."""
 
 
@@ -60,44 +63,159 @@ class LivePlan:
 
 
 @dataclass(slots=True)
-class LiveReferences:
-    """What a snapshot's objects and roots refer to at the time of the scan.
+class LiveObjects:
+    """A snapshot of what is tracked: virtual objects, then per-CPU ones, as rows of one graph.
 
-    Attributes
+    Parameters
     ----------
-    offsets, targets
-        Of the objects, as `kmemleak_core.scan.References` has them.
-    roots : ndarray of uint32
-        Targets of the root words, then of the root ranges.
+    virtual
+        The objects that words refer to by their address.
+    percpu
+        The objects that words refer to by their per-CPU address.
+    copies
+        For each per-CPU object what is added to its address for each CPU's copy.
+    min_count, order
+        Of all rows, as `kmemleak_core._scan.mark` wants them.
     """
 
-    offsets: NDArray[np.int64]
-    targets: NDArray[np.uint32]
-    roots: NDArray[np.uint32]
+    virtual: ObjectTable
+    percpu: ObjectTable
+    copies: Sequence[tuple[int, ...]]
+    min_count: NDArray[np.int32]
+    order: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.virtual) + len(self.percpu)
 
 
-def extract_live(plan: LivePlan, objects: ObjectTable, roots: Roots) -> LiveReferences:
-    """Read everything once and list what points at what.
+@dataclass(slots=True)
+class _Ranges:
+    """What is read for the objects: ranges in row order, and the rows that they belong to."""
+
+    start: NDArray[np.uint64]
+    size: NDArray[np.uint64]
+    owner: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+def count_references(
+    plan: LivePlan,
+    objects: LiveObjects,
+    roots: Roots,
+    modified: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None,
+) -> NDArray[np.int32]:
+    """Read everything once; count the references that lead from the roots to each row.
+
+    Parameters
+    ----------
+    plan, objects, roots
+        What to scan, and how.
+    modified
+        Given the rows that are white after the first round, tells which of them have changed
+        since they were last seen white: these are taken as gray and followed.
 
     Raises
     ------
-    Cancelled
+    CancelledError
         ``plan.cancelled`` said so.
     """
-    index = live_index(plan, objects)
+    ranges = _ranges(plan, objects)
     start, size = roots.range_arrays()
-    nobody = np.full(start.size, -1, dtype=np.int64)
-    _, root_targets = _extract(plan, index, start, size, nobody)
-    words = index.lookup(roots.word_array() & np.uint64(plan.options.pointer_mask))
-    start, size, owner, first_range = _split(plan, *scan_plan(objects))
-    offsets, targets = _extract(plan, index, start, size, owner)
-    return LiveReferences(
-        offsets[first_range], targets, np.concatenate((words[words != NO_TARGET], root_targets))
+    parts = _Ranges(
+        np.concatenate((start, ranges.start)),
+        np.concatenate((size, ranges.size)),
+        np.concatenate((np.full(start.size, -1, dtype=np.int64), ranges.owner)),
+        ranges.first,
     )
+    virtual = _index(plan, objects.virtual)
+    first_percpu = len(objects.virtual)
+    indexes = [(virtual, 0)]
+    if len(objects.percpu):
+        indexes.append((_index(plan, objects.percpu), first_percpu))
+    counts, targets = _extract(plan, indexes, parts)
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    of_roots = int(offsets[start.size])
+    words = roots.word_array() & np.uint64(plan.options.pointer_mask)
+    found = [_shift(index.lookup(words), base) for index, base in indexes]
+    root_targets = np.concatenate((*found, targets[:of_roots]))
+    excess = excess_rows(objects.virtual, virtual)
+    if excess is not None and len(objects.percpu):
+        excess = np.concatenate((excess, np.full(len(objects.percpu), -1, dtype=np.int32)))
+    object_offsets = (offsets[start.size :] - of_roots)[ranges.first]
+
+    def marked(changed: NDArray[np.uint8] | None) -> NDArray[np.int32]:
+        count, _ = mark(
+            object_offsets,
+            targets[of_roots:],
+            objects.min_count,
+            root_targets,
+            excess=excess,
+            order=objects.order,
+            modified=changed,
+        )
+        return count
+
+    count = marked(None)
+    white = np.flatnonzero(count < objects.min_count)
+    if modified is not None and white.size:
+        changed = np.zeros(len(objects), dtype=bool)
+        changed[white] = modified(white)
+        if changed.any():
+            count = marked(changed.view(np.uint8))
+    return count
 
 
-def live_index(plan: LivePlan, objects: ObjectTable) -> AddressIndex:
-    """Index a snapshot's objects under the plan's rules."""
+def checksums(
+    plan: LivePlan, objects: LiveObjects, rows: NDArray[np.int64], *, chained: bool
+) -> NDArray[np.int64]:
+    """Return the CRC-32 of rows' contents as the kernel computes it; −1 where memory is missing.
+
+    Parameters
+    ----------
+    plan, objects, rows
+        Which objects to read.
+    chained
+        Whether the copies of a per-CPU object are one stream (the kernel since July 2026);
+        otherwise their checksums are xored.
+    """
+    result = np.empty(rows.size, dtype=np.int64)
+    boundary = len(objects.virtual)
+    inner = rows[rows < boundary]
+    start, size = objects.virtual.address[inner], objects.virtual.size[inner]
+    for first, last in _pieces(size):
+        if plan.cancelled():
+            raise CancelledError
+        part = slice(first, last)
+        with plan.guard:
+            image = plan.memory.window(start[part], size[part])
+            for i in range(first, last):
+                result[i] = _crc(image, int(start[i]), int(size[i]), 0)
+    for i in range(inner.size, rows.size):
+        row = int(rows[i]) - boundary
+        address, length = int(objects.percpu.address[row]), int(objects.percpu.size[row])
+        copies = np.array([address + c for c in objects.copies[row]], dtype=np.uint64)
+        with plan.guard:
+            image = plan.memory.window(copies, np.full(copies.size, length, dtype=np.uint64))
+            total = 0
+            for copy in copies.tolist():
+                crc = _crc(image, copy, length, total if chained else 0)
+                if crc < 0:
+                    total = -1
+                    break
+                total = crc if chained else total ^ crc
+        result[i] = total
+    return result
+
+
+def _crc(image: MemoryImage, address: int, size: int, seed: int) -> int:
+    """Compute the raw CRC-32, without zlib's inversions (``crc32_le``)."""
+    try:
+        return zlib.crc32(image.view(address, size).data, seed ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    except FaultError:
+        return -1
+
+
+def _index(plan: LivePlan, objects: ObjectTable) -> AddressIndex:
     return AddressIndex(
         objects.address,
         objects.size,
@@ -107,92 +225,107 @@ def live_index(plan: LivePlan, objects: ObjectTable) -> AddressIndex:
     )
 
 
-def mark_live(
-    plan: LivePlan,
-    objects: ObjectTable,
-    references: LiveReferences,
-    modified: NDArray[np.bool_] | None = None,
-) -> NDArray[np.int32]:
-    """Count references from the roots on, as `kmemleak_core._scan.mark` does."""
-    count, _ = mark(
-        references.offsets,
-        references.targets,
-        objects.min_count,
-        references.roots,
-        excess=excess_rows(objects, live_index(plan, objects)),
-        order=objects.order,
-        modified=None if modified is None else modified.view(np.uint8),
-    )
-    return count
+def _shift(targets: NDArray[np.uint32], base: int) -> NDArray[np.uint32]:
+    found: NDArray[np.uint32] = targets[targets != NO_TARGET]
+    if base:
+        found += np.uint32(base)
+    return found
 
 
-def _split(
-    plan: LivePlan,
-    start: NDArray[np.uint64],
-    size: NDArray[np.uint64],
-    owner: NDArray[np.int64] | None,
-    first_range: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """Cut long ranges, so that no piece is longer than it may be; no word is lost by it."""
-    if owner is None or first_range is None:
+def _ranges(plan: LivePlan, objects: LiveObjects) -> _Ranges:
+    start, size, owner, first = scan_plan(objects.virtual)
+    if owner is None or first is None:
         owner = np.arange(start.size, dtype=np.int64)
-        first_range = np.arange(start.size + 1, dtype=np.int64)
-    whole = first_range[owner + 1] - first_range[owner] == 1
-    limit = np.uint64(PIECE)
-    base = start & ~np.uint64(7)
+        first = np.arange(start.size + 1, dtype=np.int64)
+    ranges = _Ranges(start, size, owner, first)
+    if len(objects.percpu):
+        _, scanned, _, _ = scan_plan(objects.percpu)
+        copies = np.array([len(c) for c in objects.copies], dtype=np.int64)
+        rows = np.repeat(np.arange(len(objects.percpu)), copies)
+        added = [
+            a + c
+            for a, cs in zip(objects.percpu.address.tolist(), objects.copies, strict=True)
+            for c in cs
+        ]
+        ranges = _Ranges(
+            np.concatenate((start, np.array(added, dtype=np.uint64))),
+            np.concatenate((size, scanned[rows])),
+            np.concatenate((owner, rows + len(objects.virtual))),
+            np.concatenate((first, first[-1] + np.cumsum(copies))),
+        )
+    return _split(plan, ranges)
+
+
+def _split(plan: LivePlan, ranges: _Ranges) -> _Ranges:
+    """Cut long ranges, so that no piece is longer than it may be; no word is lost by it."""
+    start, size, owner, first = ranges.start, ranges.size, ranges.owner, ranges.first
+    one = np.uint64(1)
+    end = start + size
     if plan.kernel_blocks:
         # The kernel cuts objects, but not their scan areas.
-        limit = np.uint64(KERNEL_BLOCK)
-        base = start
-    end = start + size
-    parts = (np.maximum(end - base, np.uint64(1)) + (limit - np.uint64(1))) // limit
-    if plan.kernel_blocks:
-        parts = np.where(whole, parts, np.uint64(1))
+        limit, base, overhang = np.uint64(KERNEL_BLOCK), start, 0
+        cut = first[owner + 1] - first[owner] == 1
+    else:
+        # The words that begin before a cut may end behind it.
+        limit, base = np.uint64(PIECE), start & ~np.uint64(7)
+        overhang = max(0, plan.memory.word_size - plan.step)
+        cut = np.ones(start.size, dtype=bool)
+    parts = np.where(cut, (np.maximum(end - base, one) + limit - one) // limit, one)
     if bool((parts == 1).all()):
-        return start, size, owner, first_range
+        return ranges
     counts = parts.astype(np.int64)
     rows = np.repeat(np.arange(start.size), counts)
-    number = (np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.uint64)
-    # The words that begin before a cut end up to so many bytes after it.
-    overhang = 0 if plan.kernel_blocks else max(0, plan.memory.word_size - plan.step)
+    number = (np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)).astype(
+        np.uint64
+    )
     low = np.maximum(start[rows], base[rows] + number * limit)
-    high = np.minimum(end[rows], base[rows] + (number + np.uint64(1)) * limit + np.uint64(overhang))
-    if plan.kernel_blocks:
-        high = np.where(counts[rows] == 1, end[rows], high)
+    high = np.minimum(end[rows], base[rows] + (number + one) * limit + np.uint64(overhang))
+    high = np.where(cut[rows], high, end[rows])
     cumulated = np.concatenate(([0], np.cumsum(counts)))
-    return low, high - low, owner[rows], cumulated[first_range]
+    return _Ranges(low, high - low, owner[rows], cumulated[first])
 
 
 def _extract(
-    plan: LivePlan,
-    index: AddressIndex,
-    start: NDArray[np.uint64],
-    size: NDArray[np.uint64],
-    owner: NDArray[np.int64],
+    plan: LivePlan, indexes: list[tuple[AddressIndex, int]], ranges: _Ranges
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    counts = np.zeros(start.size + 1, dtype=np.int64)
+    """Return how many targets each range has, and the targets."""
+    counts = np.zeros(ranges.start.size, dtype=np.int64)
     targets = []
-    for first, last in _pieces(size):
+    for first, last in _pieces(ranges.size):
         if plan.cancelled():
-            raise Cancelled
+            raise CancelledError
         part = slice(first, last)
         with plan.guard:
-            image = plan.memory.window(start[part], size[part])
-            offsets, found, counters = extract_references(
-                image.engine,
-                index,
-                start[part],
-                size[part],
-                owner[part],
-                step=plan.step,
-                mask=plan.options.pointer_mask,
+            image = plan.memory.window(ranges.start[part], ranges.size[part])
+            found = [
+                (
+                    base,
+                    *extract_references(
+                        image.engine,
+                        index,
+                        ranges.start[part],
+                        ranges.size[part],
+                        ranges.owner[part] - base,
+                        step=plan.step,
+                        mask=plan.options.pointer_mask,
+                    ),
+                )
+                for index, base in indexes
+            ]
+        rows = [np.diff(offsets) for _, offsets, _, _ in found]
+        counts[part] = sum(rows)
+        columns = [_shift(column, base) for base, _, column, _ in found]
+        if len(columns) > 1:
+            order = np.argsort(
+                np.concatenate([np.repeat(np.arange(r.size), r) for r in rows]), kind="stable"
             )
-        counts[first + 1 : last + 1] = np.diff(offsets)
-        targets.append(found)
-        for name, value in counters.items():
-            plan.counters[name] = plan.counters.get(name, 0) + value
-    joined = np.concatenate(targets) if targets else np.empty(0, dtype=np.uint32)
-    return np.cumsum(counts), joined
+            columns = [np.concatenate(columns)[order]]
+        targets += columns
+        for i, (_, _, _, counters) in enumerate(found):
+            for name, value in counters.items():
+                if i == 0 or name not in ("words", "missing_bytes"):
+                    plan.counters[name] = plan.counters.get(name, 0) + value
+    return counts, np.concatenate(targets) if targets else np.empty(0, dtype=np.uint32)
 
 
 def _pieces(size: NDArray[np.uint64]) -> list[tuple[int, int]]:
@@ -200,6 +333,6 @@ def _pieces(size: NDArray[np.uint64]) -> list[tuple[int, int]]:
     if not size.size:
         return []
     full = np.cumsum(size)
-    cuts = np.searchsorted(full, np.arange(PIECE, int(full[-1]) + PIECE, PIECE, dtype=np.uint64))
+    cuts = np.searchsorted(full, np.arange(PIECE, int(full[-1]) + 1, PIECE, dtype=np.uint64))
     edges = np.unique(np.concatenate(([0], np.minimum(cuts + 1, size.size), [size.size])))
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))

@@ -36,10 +36,6 @@ class Trace:
     comm: str
     frames: tuple[Frame, ...] = ()
 
-    def lines(self, resolver: Resolver | None = None) -> list[str]:
-        """Return the frames as text; native addresses through a resolver, if there is one."""
-        return [_frame_text(frame, resolver) for frame in self.frames]
-
 
 class TraceStore:
     """Distinct traces, each known by a small number; 0 is "this task, no backtrace"."""
@@ -77,6 +73,11 @@ class TraceStore:
             frames.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
         return self.add(frames)
+
+    @staticmethod
+    def lines_of(frames: Iterable[Frame], resolver: Resolver | None = None) -> list[str]:
+        """Return frames as text; native addresses through a resolver, if there is one."""
+        return [_frame_text(frame, resolver) for frame in frames]
 
     def __getitem__(self, number: int) -> Trace:
         return self._traces[number]
