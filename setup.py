@@ -3,7 +3,7 @@
 Environment switches:
 
 KMEMLEAK_DEBUG=1
-    Bounds, wraparound, overflow and None checks in every extension, ``-O0 -g``.
+    Bounds, wraparound, initialisation and overflow checks in every extension, ``-O0 -g``.
 KMEMLEAK_SANITIZE=address,undefined
     Builds with these sanitizers (``thread`` too); the interpreter must preload their runtime.
 KMEMLEAK_COVERAGE=1
@@ -34,7 +34,6 @@ directives = {
     "wraparound": DEBUG,
     "initializedcheck": DEBUG,
     "overflowcheck": DEBUG,
-    "nonecheck": DEBUG,
     "cdivision": not DEBUG,
     "freethreading_compatible": True,
     "linetrace": COVERAGE,

@@ -21,7 +21,9 @@ def run_and_dump(folder: Path) -> Path:
     print("$", shlex.join([*command, program.name]))
     subprocess.run([*command, str(program)], check=True)
     print(f"$ ./{program.name} &")
-    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [f"./{program.name}"], cwd=folder, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()

@@ -1,9 +1,11 @@
 """kmemleak_core: finds the memory that nobody can reach any more, in any memory image."""
 
+from .detector import Kmemleak, ObjectView, ScanCounters
 from .dump import Dump, MappedFile, Thread
 from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
 from .image import Hole, MemoryImage, Segment
 from .leaks import Leak, LeakGroup, LeakTable
+from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
 from .objects import BLACK, GREY, ObjectFlags, ObjectTable
 from .pipeline import AnalyseOptions, RawSource, analyse, scan
 from .report.model import Report
@@ -14,27 +16,34 @@ __all__ = [
     "BLACK",
     "GREY",
     "AnalyseOptions",
+    "BufferMemory",
+    "CallbackMemory",
     "Colour",
     "Dump",
     "DumpError",
     "FaultError",
     "HeapError",
     "Hole",
+    "Kmemleak",
     "KmemleakError",
     "Leak",
     "LeakGroup",
     "LeakTable",
+    "LiveMemory",
     "MappedFile",
     "MemoryImage",
     "ObjectFlags",
     "ObjectTable",
+    "ObjectView",
     "OverlapError",
+    "ProcessMemory",
     "RawSource",
     "References",
     "Report",
     "RootRange",
     "RootWord",
     "Roots",
+    "ScanCounters",
     "ScanOptions",
     "ScanResult",
     "Segment",

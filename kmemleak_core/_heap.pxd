@@ -21,6 +21,7 @@ cdef class ChunkWalk:
     cdef uint64_t minimum
     cdef int align
     cdef uint64_t first
+    cdef uint64_t finer_left
     cdef readonly uint64_t position
     cdef readonly uint64_t limit
     cdef readonly uint64_t top
@@ -39,5 +40,6 @@ cdef class ChunkWalk:
     cdef bint _chains(self, uint64_t c) noexcept nogil
     cdef uint64_t _resume(self, uint64_t low, uint8_t* failed) noexcept nogil
     cdef uint64_t _resync(self, uint64_t low) noexcept nogil
+    cdef uint64_t _finest(self, uint64_t c) noexcept nogil
     cdef uint64_t _finer(self, uint64_t c) noexcept nogil
     cdef bint _nested(self, uint64_t c, uint64_t end) noexcept nogil

@@ -54,7 +54,9 @@ class ChunkWalk:
     free_bytes: int
     inconsistent: int
 
-    def __init__(self, image: ImageView, start: int, limit: int, top: int, align: int) -> None: ...
+    def __new__(
+        cls, image: ImageView, start: int, limit: int, top: int, align: int
+    ) -> ChunkWalk: ...
     def run(self, address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int) -> int:
         """Walk on; append what is in use; return the new count.
 
@@ -119,6 +121,7 @@ def find_mapped(
     end: int,
     page: int,
     trailer: int,
+    align: int,
     base: NDArray[np.uint64],
     chunk: NDArray[np.uint64],
     length: NDArray[np.uint64],
@@ -135,6 +138,9 @@ def find_mapped(
         Page size in bytes.
     trailer
         Bytes by which a mapping is longer than its chunk: 0 up to glibc 2.42, then 16.
+    align
+        malloc's alignment, 8 or 16: where it asks for it (i386), the chunk begins a little
+        behind the mapping.
     base, chunk, length
         ``(n,)`` ``uint64``, filled: start of the mapping, of the chunk (later than the base
         where memalign moved it), and bytes in the mapping. The search ends when they are full.

@@ -1,4 +1,6 @@
 # cython: embedsignature=False
+# Addresses wrap around and divisors are never 0: checked arithmetic would only need the GIL.
+# cython: overflowcheck=False, cdivision=True
 """The loops over an allocator's own structures: chains of chunks, mapped chunks, free lists."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -54,7 +56,7 @@ cdef enum:
     # So many chunks inside what claims to be one chunk, or fewer that end where it ends.
     NESTED = 8
     NESTED_TO_END = 3
-    # Bytes that are looked through for them.
+    # Bytes that are looked through for them, besides the region's own length.
     FINER_BYTES = 1 << 26
     # Bytes that are fetched ahead of the walk: chunks lie in one linear stream.
     AHEAD = 4096
@@ -118,6 +120,7 @@ cdef class ChunkWalk:
         self.limit = limit
         self.top = top
         self.stop = FULL
+        self.finer_left = (limit - start) + FINER_BYTES
         reset(&self.cursor)
 
     def run(self, uint64_t[::1] address, uint64_t[::1] usable, Py_ssize_t count):
@@ -150,12 +153,13 @@ cdef class ChunkWalk:
             low = self.first
         if low >= self.limit:
             return self.limit
-        size = (self.limit - low) / <uint64_t>self.align / 8 + 2
+        size = (self.limit - low) // <uint64_t>self.align // 8 + 2
         failed = <uint8_t*>calloc(size, 1)
         if failed == NULL:
             raise MemoryError
         with nogil:
             c = self._resume(self.first + align_up(low - self.first, <uint64_t>self.align), failed)
+            c = self._finest(c)
         free(failed)
         return c
 
@@ -237,10 +241,10 @@ cdef class ChunkWalk:
         self.position = c
         self.pending = previous
         self.pending_size = previous_size if previous else 0
-        self.chunks += chunks
-        self.free_chunks += free_chunks
-        self.free_bytes += free_bytes
-        self.inconsistent += odd
+        self.chunks = self.chunks + chunks
+        self.free_chunks = self.free_chunks + free_chunks
+        self.free_bytes = self.free_bytes + free_bytes
+        self.inconsistent = self.inconsistent + odd
         self.stop = stop
         return count
 
@@ -306,7 +310,7 @@ cdef class ChunkWalk:
             while True:
                 if c == self.top:
                     return start
-                slot = (c - low) / <uint64_t>self.align
+                slot = (c - low) // <uint64_t>self.align
                 if failed[slot >> 3] >> (slot & 7) & 1:
                     break
                 if c >= self.limit:
@@ -349,38 +353,42 @@ cdef class ChunkWalk:
                 c = self.first + align_up(self.image.extents[i].start - self.first, step)
                 continue
             if self._chains(c):
-                i = 0
-                while i < CHAIN:
-                    # The program's data may hold a number that leads far ahead into the true
-                    # chain: prefer the finer chain that lies inside such a chunk.
-                    low = self._finer(c)
-                    if low == 0:
-                        break
-                    c = low
-                    i += 1
-                return c
+                return self._finest(c)
             c += step
         return self.limit
+
+    cdef uint64_t _finest(self, uint64_t c) noexcept nogil:
+        # The program's data may hold a number that leads far ahead into the true chain: prefer
+        # the finer chain that lies inside such a chunk.
+        cdef uint64_t inner
+        cdef int _turn
+        for _turn in range(CHAIN):
+            inner = self._finer(c)
+            if inner == 0:
+                break
+            c = inner
+        return c
 
     cdef uint64_t _finer(self, uint64_t c) noexcept nogil:
         """Return where a chain begins inside one of the first chunks of another, or 0."""
         cdef Cursor cursor = self.cursor
-        cdef uint64_t size, inner, budget = FINER_BYTES
+        cdef uint64_t size, inner
         cdef const uint8_t* p
-        cdef int k
-        for k in range(CHAIN):
+        cdef int _k
+        for _k in range(CHAIN):
             p = at(self.image, &cursor, c, self.header)
             if p == NULL or c == self.top or c >= self.limit:
                 break
             size = load(p + self.word, self.word, self.image.swapped) & ~<uint64_t>FLAG_BITS
-            if size < self.minimum or size > self.limit - c or size > budget:
+            if size < self.minimum or size > self.limit - c or size > self.finer_left:
                 break
+            # All such looks together take time linear in the region.
+            self.finer_left = self.finer_left - size
             inner = c + <uint64_t>self.align
             while inner < c + size - self.minimum:
                 if self._nested(inner, c + size) and self._chains(inner):
                     return inner
                 inner += <uint64_t>self.align
-            budget -= size
             c += size
         return 0
 
@@ -449,9 +457,15 @@ def find_linked(
 
 def find_mapped(
     ImageView image not None, uint64_t start, uint64_t end, uint64_t page, uint64_t trailer,
-    uint64_t[::1] base, uint64_t[::1] chunk, uint64_t[::1] length,
+    int align, uint64_t[::1] base, uint64_t[::1] chunk, uint64_t[::1] length,
 ):
     cdef Py_ssize_t count = 0
+    # Not 0 where a page start does not make an aligned address behind the header (i386).
+    cdef uint64_t shift
+    if align not in (8, 16):
+        raise ValueError("malloc's alignment is 8 or 16")
+    shift = align_up(<uint64_t>(2 * image.word_size), <uint64_t>align)
+    shift -= <uint64_t>(2 * image.word_size)
     if page < 4096 or page & (page - 1):
         raise ValueError("a page is a power of two, at least 4096 bytes")
     if chunk.shape[0] != base.shape[0] or length.shape[0] != base.shape[0]:
@@ -460,13 +474,13 @@ def find_mapped(
         return 0
     with nogil:
         count = _find_mapped(
-            image, start, end, page, trailer, &base[0], &chunk[0], &length[0], base.shape[0])
+            image, start, end, page, trailer, shift, &base[0], &chunk[0], &length[0], base.shape[0])
     return count
 
 
 cdef Py_ssize_t _find_mapped(
     ImageView image, uint64_t start, uint64_t end, uint64_t page, uint64_t trailer,
-    uint64_t* base, uint64_t* chunk, uint64_t* length, Py_ssize_t capacity,
+    uint64_t shift, uint64_t* base, uint64_t* chunk, uint64_t* length, Py_ssize_t capacity,
 ) noexcept nogil:
     cdef Cursor cursor
     cdef uint64_t p = align_up(start, page), total, raw, previous
@@ -478,7 +492,7 @@ cdef Py_ssize_t _find_mapped(
     cdef uint64_t offset_mask = ~<uint64_t>1 if trailer else ~<uint64_t>0
     reset(&cursor)
     while p >= start and p < end and count < capacity:
-        data = at(image, &cursor, p, 2 * word)
+        data = at(image, &cursor, p, 2 * word + shift)
         if data == NULL:
             cursor.index = image.find(p, cursor.index)
             if cursor.index >= image.extent_count:
@@ -489,15 +503,15 @@ cdef Py_ssize_t _find_mapped(
                 p = align_up(image.extents[cursor.index].start, page)
             reset(&cursor)
             continue
-        previous = load(data, word, swapped) & offset_mask
-        raw = load(data + word, word, swapped)
-        total = (raw & ~<uint64_t>FLAG_BITS) + trailer
-        if (previous or (raw & FLAG_BITS) != IS_MMAPPED or total < page or total & (page - 1)
-                or total > end - p):
+        previous = load(data + shift, word, swapped) & offset_mask
+        raw = load(data + shift + word, word, swapped)
+        total = (raw & ~<uint64_t>FLAG_BITS) + trailer + shift
+        if (previous != shift or (raw & FLAG_BITS) != IS_MMAPPED or total < page
+                or total & (page - 1) or total > end - p):
             p += page
             continue
         base[count] = p
-        chunk[count] = _aligned_chunk(image, cursor, p, total, trailer, offset_mask)
+        chunk[count] = _aligned_chunk(image, cursor, p, total, trailer, shift, offset_mask)
         length[count] = total
         count += 1
         p += total
@@ -506,10 +520,10 @@ cdef Py_ssize_t _find_mapped(
 
 cdef uint64_t _aligned_chunk(
     ImageView image, Cursor cursor, uint64_t p, uint64_t total, uint64_t trailer,
-    uint64_t offset_mask,
+    uint64_t shift, uint64_t offset_mask,
 ) noexcept nogil:
-    """Return the chunk that memalign made inside a mapping, the mapping's base if it did not."""
-    cdef uint64_t found = p, step = 32, c, raw
+    """Return the chunk that memalign made inside a mapping, the first one if it did not."""
+    cdef uint64_t found = p + shift, step = 32, c, raw
     cdef int word = image.word_size, _turn
     cdef bint swapped = image.swapped
     cdef uint64_t header = <uint64_t>(2 * word)
@@ -517,7 +531,7 @@ cdef uint64_t _aligned_chunk(
     while step < total:
         c = align_up(p + header, step) - header
         for _turn in range(2):
-            if c > p and c - p < total - header:
+            if c > p + shift and c - p < total - header:
                 data = at(image, &cursor, c, header)
                 if data != NULL:
                     raw = load(data + word, word, swapped)

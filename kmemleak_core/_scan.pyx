@@ -1,4 +1,6 @@
 # cython: embedsignature=False
+# cython: overflowcheck=False
+# Address arithmetic wraps around on purpose: one comparison tests both bounds.
 """The engine: finds the words of an image that point into objects, and marks from the roots."""
 
 import os
@@ -161,7 +163,8 @@ cdef class AddressIndex:
             self.low = UINT64_MAX
             return
         for i in range(n):
-            if size[i] >= UINT64_MAX - 1 - address[i]:
+            # The limit of a row, one past its end included, is an address too.
+            if address[i] > UINT64_MAX - 2 or size[i] > UINT64_MAX - 1 - address[i]:
                 raise ValueError(f"object {address[i]:#x} leaves the address space")
             if i + 1 < n and self.limit_of(i) - (inclusive_end and size[i] > 0) > address[i + 1]:
                 raise ValueError(f"object {address[i]:#x} overlaps the next, or is out of order")

@@ -78,18 +78,39 @@ class HeapError(KmemleakError):
 
 
 class ControlError(KmemleakError):
-    """A command of the control file is refused.
+    """A command to a detector failed, in the terms in which the kernel's file fails.
 
     Parameters
     ----------
     errno
-        The error number, as a write to the kernel's file would give it.
+        ``errno.EINVAL``, ``errno.EPERM``, ….
     message
-        What was refused and why, for channels that can carry words.
-    hint
-        What the user can try.
+        What was wrong, and which words are accepted.
     """
 
     def __init__(self, errno: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class UnknownObjectError(KmemleakError):
+    """A call names an object that is not tracked: freed already, or never allocated."""
+
+    def __init__(self, call: str, address: int) -> None:
+        super().__init__(f"{call}: no object starts at {address:#x}")
+        self.address = address
+
+
+class AliasError(KmemleakError):
+    """A call that wants an object's start was given an address inside the object."""
+
+    def __init__(self, call: str, address: int, existing: tuple[int, int]) -> None:
+        super().__init__(
+            f"{call}: {address:#x} lies inside object {existing[0]:#x} (size {existing[1]})"
+        )
+        self.address = address
+        self.existing = existing
+
+
+class DetectorDisabledError(KmemleakError):
+    """The detector was disabled for good; the reason is in the message."""

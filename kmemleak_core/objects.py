@@ -165,10 +165,11 @@ class ObjectTable:
             setattr(table, name, column)
         areas = list(scan_areas)
         if areas:
-            table._set_scan_areas(areas)
+            table.set_scan_areas(areas)
         return table
 
-    def _set_scan_areas(self, areas: list[tuple[int, int, int]]) -> None:
+    def set_scan_areas(self, areas: Iterable[tuple[int, int, int]]) -> None:
+        """Restrict what is scanned of some objects; see `from_arrays` for the areas."""
         accepted: list[tuple[int, int, int, int]] = []
         for position, (owner, start, size) in enumerate(areas):
             row = self.find(owner)

@@ -10,6 +10,7 @@ from .dump import Dump, Thread
 from .heaps import Heap, StackRange
 from .image import Segment
 from .roots import RootRange, Roots, RootWord
+from .tls import static_tls_size
 
 #: The classes of roots, and what a user is told that they are.
 ROOT_KINDS = {
@@ -24,10 +25,10 @@ ROOT_KINDS = {
 # Bytes below the stack pointer that a leaf function may use (System V ABI, x86-64).
 _RED_ZONE = {"x86_64": 128}
 # The thread pointer stands between the static TLS and the thread's control block; which is
-# below differs by architecture (ELF TLS variants I and II). Neither length is recorded where a
-# dump without symbols could tell: these are generous, and clipped to the mapping. They only
-# give the bytes a class: whatever they miss is a root as part of its mapping.
-_TLS_REACH = 4096
+# below differs by architecture (ELF TLS variants I and II). The control block's length is not
+# recorded, nor is that of the TLS where no module's header was dumped: these are generous, and
+# clipped to the mapping. They only give bytes a class: what they miss is a root all the same.
+_STATIC_TLS = 1024
 _CONTROL_BLOCK = 2304
 _TLS_ABOVE = frozenset({"aarch64", "arm"})
 
@@ -57,6 +58,15 @@ def process_roots(dump: Dump, heap: Heap) -> Roots:
     special: list[RootRange] = []
     stacks = list(_stack_ranges(dump, heap))
     live = IntervalTree()
+    static_tls = static_tls_size(dump)
+    for thread in dump.threads:
+        # First, because a thread's TLS lies at the upper end of its stack.
+        tls = _tls_range(dump, thread, _STATIC_TLS if static_tls is None else static_tls)
+        if tls is not None:
+            # A static program's heap begins right behind its main thread's control block.
+            special.extend(Roots((tls,)).subtract(taken).ranges)
+            live[tls.address : tls.end] = None
+            taken[tls.address : tls.end] = "tls"
     for thread in dump.threads:
         stack = next((s for s in stacks if s.tid == thread.tid), None)
         if stack is not None:
@@ -67,11 +77,6 @@ def process_roots(dump: Dump, heap: Heap) -> Roots:
                 live[part.address : part.end] = None
     for stack in stacks:
         taken[stack.low : stack.high] = "stack"
-    for thread in dump.threads:
-        tls = _tls_range(dump, thread)
-        if tls is not None:
-            special.extend(Roots((tls,)).subtract(taken).ranges)
-            taken[tls.address : tls.end] = "tls"
     mappings = Roots(
         RootRange(s.address, s.size, _mapping_kind(s), _mapping_name(s))
         for s in dump.image.segments
@@ -98,11 +103,11 @@ def _live_part(dump: Dump, thread: Thread, stack: StackRange) -> RootRange:
     return RootRange(low, stack.high - low, "stacks", name)
 
 
-def _tls_range(dump: Dump, thread: Thread) -> RootRange | None:
+def _tls_range(dump: Dump, thread: Thread, static_tls: int) -> RootRange | None:
     segment = dump.image.find(thread.tls_base) if thread.tls_base else None
     if segment is None:
         return None
-    below, above = _TLS_REACH, _CONTROL_BLOCK
+    below, above = static_tls, _CONTROL_BLOCK
     if dump.architecture in _TLS_ABOVE:
         below, above = above, below
     low = max(segment.address, thread.tls_base - below)

@@ -205,7 +205,7 @@ def scan_image(
         targets,
         objects.min_count,
         np.concatenate((word_targets[word_targets != NO_TARGET], root_targets)),
-        excess=_excess_rows(objects, index),
+        excess=excess_rows(objects, index),
         order=objects.order,
         modified=None if modified is None else _mask(modified, len(objects)),
     )
@@ -268,7 +268,7 @@ def scan_plan(
     return start, size, owner, first_range
 
 
-def _excess_rows(objects: ObjectTable, index: AddressIndex) -> NDArray[np.int32] | None:
+def excess_rows(objects: ObjectTable, index: AddressIndex) -> NDArray[np.int32] | None:
     """Find the rows that surplus references count for: only an exact start will do."""
     if objects.excess_ref is None or not bool(objects.excess_ref.any()):
         return None

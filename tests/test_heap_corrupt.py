@@ -239,6 +239,31 @@ def test_a_hole_in_the_heap_is_passed(core: Dump, sound: Heap) -> None:
     assert note(heap, "heap.free-list").count >= 1
 
 
+@pytest.mark.parametrize("contiguous", [0, 2])
+def test_sums_beyond_all_memory_cost_neither_memory_nor_time(
+    core: Dump, sound: Heap, contiguous: int
+) -> None:
+    arena = main_arena(sound)
+    top = core.image.word(arena + TOP)
+    flags = core.image.word(arena) & 0xFFFFFFFF
+    low, _ = main_heap(sound)
+    damage = {arena + SYSTEM_MEM: top - 0x1000, arena: contiguous << 32 | flags}
+    for place in range(arena - 4096, arena, 8):  # mp_ does not tell better
+        if core.image.word(place) == low:
+            damage[place] = 0x2000
+    dump = altered(core, damage)
+    holes = [*core.image.holes, Hole(0x2000, low - 0x2000, "truncated", "rw-", "anonymous")]
+    heap = find(replace(dump, image=MemoryImage(dump.image.segments, holes=holes)))
+    assert len(lost(sound, heap)) < 10
+
+
+def test_a_thread_whose_control_block_is_blank_is_told(core: Dump, sound: Heap) -> None:
+    base = core.threads[1].tls_base
+    heap = find(altered(core, {base + 8 * k: 0 for k in range(288)}))
+    assert note(heap, "heap.thread-memory").count == 1
+    assert core.threads[1].tid not in {s.tid for s in heap.stacks}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_damage_anywhere_is_survived(core: Dump, sound: Heap, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -26,6 +26,7 @@ STATES = (
     "heaps",
     "trimmed",
     "nothing-freed",
+    "two-libraries",
 )
 VERSIONS = (None, "2.31", "2.36", "2.41", "2.43")
 
@@ -33,7 +34,9 @@ VERSIONS = (None, "2.31", "2.36", "2.41", "2.43")
 def find(
     folder: Path, state: str, version: str | None = None, flags: tuple[str, ...] = ()
 ) -> tuple[Dump, Heap, rig.Truth]:
-    sample = rig.sample(SOURCE, folder, glibc=version, arguments=[state], flags=flags)
+    sample = rig.sample(
+        SOURCE, folder, glibc=version, arguments=[state], flags=flags, libraries=("-ldl",)
+    )
     dump = open_dump(str(sample.core))
     heap = GlibcHeap().find(dump)
     assert heap is not None

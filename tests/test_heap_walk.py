@@ -254,7 +254,7 @@ def test_words_that_point_to_themselves_are_found() -> None:
 
 def mapped(image: MemoryImage, size: int, trailer: int = 0) -> list[tuple[int, int, int]]:
     columns = [np.zeros(64, np.uint64) for _ in range(3)]
-    count = find_mapped(image.engine, BASE, BASE + size, 4096, trailer, *columns)
+    count = find_mapped(image.engine, BASE, BASE + size, 4096, trailer, 16, *columns)
     return list(zip(*(c[:count].tolist() for c in columns), strict=True))
 
 

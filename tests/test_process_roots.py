@@ -109,3 +109,10 @@ def test_a_vector_register_is_as_many_words_as_it_holds():
 def test_only_documented_classes_occur():
     dump = a_dump(thread(STACK + 0x2000, tls=TLS + 0x2000, rbx=1))
     assert process_roots(dump, a_heap()).kinds == set(ROOT_KINDS)
+
+
+def test_a_heap_right_behind_the_control_block_is_no_root():
+    heap = a_heap([Exclusion(TLS + 0x2100, TLS + 0x4000, "heap")])
+    roots = process_roots(a_dump(thread(STACK, tls=TLS + 0x2000)), heap)
+    assert roots.find(TLS + 0x20F8) is not None
+    assert roots.find(TLS + 0x2100) is None

@@ -26,7 +26,7 @@ from kmemleak_core.report import (
 from kmemleak_core.report.escape import printable, quoted
 from kmemleak_core.report.hexdump import hex_rows
 from kmemleak_core.report.json import SCHEMA_VERSION, schema
-from kmemleak_core.report.kernel import record
+from kmemleak_core.report.kernel_layouts import KernelFrame, KernelRecord, format_record
 from kmemleak_core.report.units import size_text
 
 BASE = 0x10000
@@ -300,7 +300,7 @@ class TestKernelLayout:
         assert text.count("unreferenced object") == 5
 
     def test_a_small_object_has_a_padded_row(self) -> None:
-        lines = list(record(0x1000, 3, content=b"abc"))
+        lines = format_record(KernelRecord(0x1000, 3, hex_bytes=b"abc"), "6.1")
         assert lines[2:4] == ["  hex dump (first 3 bytes):", "    61 62 63" + " " * 41 + "abc"]
 
     def test_the_process_of_the_dump_is_named(self) -> None:
@@ -318,17 +318,18 @@ def again(given: str) -> list[str]:
     assert head is not None
     assert comm is not None
     rows = re.findall(r"(?m)^    ((?:[0-9a-f]{2} ){1,16}) ", given)
-    return list(
-        record(
-            int(head[1], 16),
-            int(head[2]),
-            comm=comm[1],
-            pid=int(comm[2]),
-            jiffies=int(comm[3]),
-            content=bytes.fromhex("".join(rows)),
-            backtrace=re.findall(r"(?m)^    (\[<.*)$", given),
-        )
+    record = KernelRecord(
+        int(head[1], 16),
+        int(head[2]),
+        comm=comm[1],
+        pid=int(comm[2]),
+        jiffies=int(comm[3]),
+        hex_bytes=bytes.fromhex("".join(rows)),
+        frames=tuple(
+            KernelFrame(*frame) for frame in re.findall(r"(?m)^    \[<(.*)>\] (.*)$", given)
+        ),
     )
+    return format_record(record, "6.1")
 
 
 class TestHtml:

@@ -16,7 +16,7 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "dump", "ctl")
+SUBCOMMANDS = ("scan", "dump", "parse", "kernel", "ctl")
 
 
 class ExitCode(IntEnum):
@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     LEAKS = 1
     USAGE = 2
     BAD_DUMP = 3
+    COMMAND_FAILED = 4
     BUG = 70
     INTERRUPTED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -49,6 +50,9 @@ examples:
   kmemleak scan --json core > leaks.json
   kmemleak dump 1234 -o core             dump a running process, which goes on
   kmemleak ctl scan                      have a detector that serves a socket scan
+  kmemleak parse /sys/kernel/debug/kmemleak
+                                         what the kernel's own kmemleak reports, grouped
+  kmemleak kernel -- make test           what leaks in the kernel while a command runs
 
 """
 

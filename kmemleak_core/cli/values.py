@@ -56,3 +56,10 @@ def yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise argparse.ArgumentTypeError(f"'yes' or 'no' is wanted, not {text!r}")
     return text == "yes"
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds of up to a day: ``"5"``, ``"0.2"``."""
+    if re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,9})?", text.strip()) and float(text) <= 86400:
+        return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, from 0 to 86400")

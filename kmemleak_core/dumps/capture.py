@@ -39,6 +39,8 @@ from .ptrace import StoppedProcess, status_field
 from .sparse import write_all, write_sparse
 
 _PIECE = 1 << 20
+#: So many unreadable pages in a row are guards; more are a mapping's end.
+_GUARD_PAGES = 64
 _PAGE = mmap.PAGESIZE
 
 #: Bytes of the general register set → the ABI of the program: a 64-bit kernel runs both.
@@ -288,13 +290,19 @@ def _copy(memory: int, pages: _PageMap, mapping: _Mapping, descriptor: int, at: 
     any_run = False
     for low, high in runs:
         any_run = True
-        for address in range(low, high, _PIECE):
+        address, unreadable = low, 0
+        while address < high:
             want = min(_PIECE, high - address)
             piece = _read(memory, address, want)
             write_sparse(descriptor, piece, at + address - mapping.start)
+            address += len(piece)
+            unreadable = 0 if piece else unreadable + 1
             if len(piece) < want:
-                # What cannot be read (a device, a file that shrank) ends the segment.
-                return address - mapping.start + len(piece)
+                # A guard page in the midst of a mapping (glibc 2.43 makes such for stacks) reads
+                # as zeros; what goes on unreadable (a device, a file that shrank) is the end.
+                if unreadable > _GUARD_PAGES:
+                    return address - (unreadable - 1) * _PAGE - mapping.start
+                address += _PAGE
     if not any_run and not mapping.flags:
         return 0  # reserved address space
     return size

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 from ..leaks import LeakGroup
@@ -12,17 +11,13 @@ from .escape import printable, quoted
 from .hexdump import hex_rows
 from .model import RenderOptions, Report
 from .select import chosen_groups, example_size, shown_shape
+from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
 
 #: What is shown unless told otherwise: groups of direct leaks and notes on coverage; groups of
 #: indirect leaks, which go away with the direct ones.
 DEFAULT_LIMIT = 10
 _INDIRECT_LIMIT = 5
-
-_DEFAULT_WIDTH = 100
-
-#: Writes one line made of pieces, each plain text or (text, style).
-_Line = Callable[..., None]
 
 
 class TextRenderer:
@@ -32,8 +27,8 @@ class TextRenderer:
 
     def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
         """Write the report; see `Renderer`."""
-        line = _writer(out, options)
-        width = max(40, options.width or _terminal_width(out))
+        line = line_writer(out, options.color)
+        width = max(40, options.width or terminal_width(out))
         limit = DEFAULT_LIMIT if options.limit is None else options.limit
         _title(report, options, line, width)
         style = "bold red" if report.summary.leaked_objects else "bold green"
@@ -80,7 +75,7 @@ def headline(report: Report) -> str:
     return text
 
 
-def _title(report: Report, options: RenderOptions, line: _Line, width: int) -> None:
+def _title(report: Report, options: RenderOptions, line: Line, width: int) -> None:
     source = report.source
     facts = [source.format, source.architecture]
     if source.process.get("name"):
@@ -96,14 +91,14 @@ def _title(report: Report, options: RenderOptions, line: _Line, width: int) -> N
         line("  ", (text, "dim"))
     arguments = source.process.get("arguments", "")
     if arguments and not options.redact:
-        line("  ", (_shortened(f"arguments: {printable(arguments)}", width - 2), "dim"))
+        line("  ", (shortened(f"arguments: {printable(arguments)}", width - 2), "dim"))
     line()
 
 
 def _section(
     report: Report,
     options: RenderOptions,
-    line: _Line,
+    line: Line,
     limit: int,
     heading: str,
     groups: list[LeakGroup],
@@ -128,7 +123,7 @@ def _section(
 
 
 def _group(
-    report: Report, options: RenderOptions, line: _Line, group: LeakGroup, *, direct: bool
+    report: Report, options: RenderOptions, line: Line, group: LeakGroup, *, direct: bool
 ) -> None:
     count = group.direct_count if direct else group.indirect_count
     nbytes = group.direct_bytes if direct else group.indirect_bytes
@@ -162,7 +157,7 @@ def _group(
         line("      (its content is not in the dump)")
 
 
-def _closing(report: Report, line: _Line, width: int, limit: int) -> None:
+def _closing(report: Report, line: Line, width: int, limit: int) -> None:
     line()
     if report.checks:
         passed = sum(check.passed for check in report.checks)
@@ -207,41 +202,3 @@ def _counters(counters: Mapping[str, int | float]) -> Iterator[str]:
         yield "counted: " + ", ".join(counted)
     if times:
         yield "time: " + ", ".join(times)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _terminal_width(out: TextIO) -> int:
-    try:
-        return os.get_terminal_size(out.fileno()).columns or _DEFAULT_WIDTH
-    except (OSError, ValueError, AttributeError):
-        return _DEFAULT_WIDTH
-
-
-def wants_color(out: TextIO) -> bool:
-    """Return whether a stream is a terminal that takes colours and nobody asked for none."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _writer(out: TextIO, options: RenderOptions) -> _Line:
-    if not (wants_color(out) if options.color is None else options.color):
-
-        def plain(*pieces: str | tuple[str, str]) -> None:
-            out.write("".join(p if isinstance(p, str) else p[0] for p in pieces) + "\n")
-
-        return plain
-
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(
-        file=out, force_terminal=True, markup=False, emoji=False, highlight=False, no_color=False
-    )
-
-    def styled(*pieces: str | tuple[str, str]) -> None:
-        # Text never reads markup: a name such as "[red]" stays what it is.
-        console.print(Text.assemble(*pieces), soft_wrap=True)
-
-    return styled

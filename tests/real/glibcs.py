@@ -84,22 +84,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@cache
 def glibc(version: str) -> Glibc:
     """Return the C library of that version, unpacked; skip with the reason if there is none."""
+    found = _find(version)
+    if isinstance(found, str):
+        pytest.skip(f"glibc {version}: {found}")
+    return found
+
+
+@cache
+def _find(version: str) -> Glibc | str:
+    """Return the C library, or why there is none: that is not tried twice in a session."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip(f"glibc {version}: needs apt-get and dpkg-deb")
+        return "needs apt-get and dpkg-deb"
     if os.uname().machine != "x86_64":
-        pytest.skip(f"glibc {version}: the packages tested are amd64")
+        return "the packages tested are amd64"
     root = cache_folder() / "glibc" / version
     with locked(root.parent):
         stamp = root / "package-version"
         if not stamp.is_file():
-            _get(version, root)
+            problem = _get(version, root)
+            if problem:
+                return problem
         return Glibc(version, stamp.read_text().strip(), root)
 
 
-def _get(version: str, root: Path) -> None:
+def _get(version: str, root: Path) -> str:
+    """Download and unpack; returns why that failed, or nothing."""
     reasons = []
     packages = ["libc6", "libgcc-s1"]
     if version == OLDEST:
@@ -121,10 +132,10 @@ def _get(version: str, root: Path) -> None:
             except (OSError, subprocess.SubprocessError) as error:
                 reasons.append(f"{suite}: {_reason(error)}")
             else:
-                return
+                return ""
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    pytest.skip(f"glibc {version} cannot be had: {'; '.join(reasons) or 'apt knows no mirror'}")
+    return f"cannot be had: {'; '.join(reasons) or 'apt knows no Debian mirror'}"
 
 
 def mirrors() -> list[tuple[str, str]]:
@@ -177,6 +188,8 @@ APT::Update::Post-Invoke-Success {{}};
 Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
 Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
 """
     )
     environment = dict(os.environ, APT_CONFIG=str(configuration), LC_ALL="C")

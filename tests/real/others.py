@@ -171,8 +171,8 @@ def git(folder: Path, environment: Environment) -> Iterator[int]:
         subprocess.run([program, *command], cwd=tree, env=plain, check=True, capture_output=True)
     names = "".join(f"HEAD:d{i % 10}/f{i}\n" for i in range(300))
     text = names + "HEAD^{tree}\nready\n"
-    command = [program, "-C", tree, "cat-file", "--batch-check"]
-    with _started(command, folder, {**plain, **environment}, text) as pid:
+    batch: list[str | Path] = [program, "-C", tree, "cat-file", "--batch-check"]
+    with _started(batch, folder, {**plain, **environment}, text) as pid:
         yield pid
 
 

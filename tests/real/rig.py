@@ -28,6 +28,7 @@ from typing import Any, Literal
 import glibcs
 import numpy as np
 import pytest
+import zstandard
 from numpy.typing import NDArray
 
 import kmemleak_core
@@ -65,7 +66,7 @@ def excuses(report: Any, missing: set[int]) -> set[int]:
     for address in missing:
         words = [word for word in report.referrers(address) if word.live]
         if words and all(
-            word.kind in ("registers", "stacks") or _holder(word.name) in missing for word in words
+            word.kind in ("registers", "stacks") or holder(word) in missing for word in words
         ):
             explained.add(address)
     return explained
@@ -239,7 +240,10 @@ class Process:
         """
         self.settle(pid)
         if how == "gcore":
-            return gcore(pid or self.pid, self.folder)
+            try:
+                return gcore(pid or self.pid, self.folder)
+            except IncompleteCoreError as error:
+                pytest.skip(str(error))
         if how == "capture":
             core = self.folder / f"capture.{pid or self.pid}"
             capture(pid or self.pid, core)
@@ -417,10 +421,19 @@ def gcore(
         raise RuntimeError(f"gcore wrote nothing:\n{said}")
     unread = [address for address in _UNREAD.findall(said) if int(address, 16) < 1 << 63]
     if unread:
-        # glibc 2.42 and later put guard pages (MADV_GUARD_INSTALL) inside a mapping of stacks.
-        core.unlink()
-        pytest.skip(f"this gdb leaves out a mapping from its first guard page on: {unread[0]}")
+        raise IncompleteCoreError(core, unread[0])
     return core
+
+
+class IncompleteCoreError(Exception):
+    """A core without memory that the process had: this gdb stops at guard pages.
+
+    glibc 2.42 and later put them (``MADV_GUARD_INSTALL``) inside one mapping of all stacks.
+    """
+
+    def __init__(self, core: Path, address: str) -> None:
+        super().__init__(f"this gdb leaves out a mapping from its first guard page on: {address}")
+        self.core = core
 
 
 _UNREAD = re.compile(r"Memory read failed for corefile section, \d+ bytes at (0x[0-9a-f]+)")
@@ -509,6 +522,8 @@ LEFT_OUT: dict[How, tuple[str, ...]] = {"kernel": (), "gcore": (), "capture": ("
 def check(taken: Sample, left_out: Collection[str] = ()) -> None:
     """Assert that walk and scan of a sample say exactly what its program said.
 
+    One or two leaks may be held by stale words that the report can show: what ran before main
+    leaves addresses on the live stack, and large blocks are mapped where something else was.
     `left_out` names held blocks whose holder is not in the dump: they look lost, and the
     report's coverage has to say that something is missing.
     """
@@ -526,7 +541,10 @@ def check(taken: Sample, left_out: Collection[str] = ()) -> None:
     report = scan(taken.core)
     found = leak_set(report)
     assert not unseen or any(note.nbytes for note in report.coverage), "nothing said to be missing"
-    assert not lost - found, f"leaks that were not reported:\n{explain(report, lost - found)}"
+    stale = excuses(report, lost - found)
+    missed = lost - found - stale
+    assert not missed, f"leaks that were not reported:\n{explain(report, missed)}"
+    assert len(stale) <= 2, f"too many stale words:\n{explain(report, stale)}"
     assert not found & held, "blocks in use that were reported"
     assert not found - lost, "blocks of the C library's own that were reported"
 
@@ -600,6 +618,16 @@ class Generated:
         self.core.unlink(missing_ok=True)
 
 
+_RECORD = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
+
+
+def given(folder: Path) -> Generated:
+    """Return the core with known answers that somebody made before, from its folder."""
+    with zstandard.open(folder / "all.bin.zst", "rb") as file:
+        objects = np.frombuffer(file.read(), dtype=_RECORD)
+    return Generated(folder / "core.zst", objects)
+
+
 def leakgen(
     n: int,
     leaks: int,
@@ -624,8 +652,7 @@ def leakgen(
             core = process.kernel_core()
         else:
             core = process.dump(how)
-    record = np.dtype([("address", "<u8"), ("size", "<u4"), ("kind", "<u4")])
-    objects = np.fromfile(f"{prefix}.all.bin", dtype=record)
+    objects = np.fromfile(f"{prefix}.all.bin", dtype=_RECORD)
     for name in ("truth", "all.bin", "summary"):
         Path(f"{prefix}.{name}").unlink()
     return Generated(core, objects)

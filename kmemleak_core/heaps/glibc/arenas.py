@@ -165,9 +165,13 @@ def _sound_pairs(image: MemoryImage, anchor: int) -> int:
 
 
 def _links_itself(image: MemoryImage, base: int, layout: Layout) -> bool:
+    """Whether an arena of this layout lies at an address: its last pair is the anchor."""
     anchor = base + layout.anchor
     own = anchor - layout.header
-    return word_at(image, anchor) == own and word_at(image, anchor + layout.word) == own
+    if word_at(image, anchor) != own or word_at(image, anchor + layout.word) != own:
+        return False
+    # Any empty bin links to itself, but only behind the last one no other does.
+    return word_at(image, anchor + layout.header) != anchor
 
 
 def _ring(

@@ -52,7 +52,9 @@ def find_mapped_chunks(
             (min(high, s.end) - max(low, s.address)) // page + 1 for s in _within(image, low, high)
         )
         columns = [np.empty(room, np.uint64) for _ in range(3)]
-        count = find_mapped(image.engine, low, high, page, layout.mapped_trailer, *columns)
+        count = find_mapped(
+            image.engine, low, high, page, layout.mapped_trailer, layout.align, *columns
+        )
         if count:
             found.append([column[:count].copy() for column in columns])
     if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 
 import numpy as np
 
@@ -20,7 +21,7 @@ PREV_INUSE = 1
 MAX_REPAIRS = 100_000
 
 #: So many foreign ranges are looked through in a region: each look may take its whole length.
-MAX_FOREIGN = 256
+MAX_FOREIGN = 64
 
 
 @dataclass(slots=True)
@@ -147,7 +148,8 @@ def plan_secondary(image: MemoryImage, arena: Arena) -> list[Region]:
         holds_arena = heap == first_heap
         first = layout.aligned_chunk(arena.end if holds_arena else heap + info)
         end = heap + size
-        limit = arena.top if first <= arena.top < end else end
+        # Chunks end where one could begin, which may be short of the page's end (i386).
+        limit = arena.top if first <= arena.top < end else end - (end - first) % layout.align
         if first <= limit:
             regions.append(Region(arena, heap, first, limit, end, heap + writable))
     return regions
@@ -169,7 +171,8 @@ def find_scattered(
     blocked = sorted((r.begin, r.dead) for r in taken)
     for low, high in anonymous_ranges(image, blocked):
         behind = low
-        for start in _starts(image, layout, low, high, page, sbrk_base):
+        pages = _starts(image, layout, low, high, page)
+        for start in merge([sbrk_base] if low <= sbrk_base < high else [], pages):
             if start < behind or total >= arena.system_mem:
                 continue
             region = _probe(image, arena, start, high, page, scratch)
@@ -180,16 +183,17 @@ def find_scattered(
     return regions
 
 
-def _starts(
-    image: MemoryImage, layout: Layout, low: int, high: int, page: int, sbrk_base: int
-) -> Iterator[int]:
-    if low <= sbrk_base < high:
-        yield sbrk_base
+def _starts(image: MemoryImage, layout: Layout, low: int, high: int, page: int) -> Iterator[int]:
+    """Yield the pages that begin with what may be a chunk in use, in order."""
     start = low + -low % page
     while start < high:
         segment = image.find(start)
         if segment is None:
-            start += page
+            following = int(np.searchsorted(image.starts, np.uint64(start)))
+            if following == len(image.segments):
+                return
+            behind = image.segments[following].address
+            start = behind + -behind % page
             continue
         pages = (min(high, segment.end) - start) // page
         if pages <= 0:
@@ -221,9 +225,10 @@ def _probe(
         head = word_at(image, arena.top + layout.word) or 0
         end = min(arena.top + (head & ~FLAG_BITS), high)
         return Region(arena, start, first, arena.top, max(end, arena.top), end)
-    end = walk.position
-    if walk.stop == STOP_FENCE and (end + -end % (2 * layout.header)) % page == 0:
-        return Region(arena, start, first, end, end, end)
+    limit = walk.position
+    end = limit + -limit % layout.align
+    if walk.stop == STOP_FENCE and end % page == 0:
+        return Region(arena, start, first, limit, end, end)
     return None
 
 
@@ -279,7 +284,9 @@ def walk(image: MemoryImage, region: Region, table: ChunkTable, walked: Walked) 
             if at >= region.limit:
                 break
             # Fences before the end: somebody else moved the break.
-            found = chase.resume(at) if len(walked.foreign) < MAX_FOREIGN else region.limit
+            found = region.limit
+            if len(walked.foreign) < MAX_FOREIGN and region.limit - at <= image.nbytes:
+                found = chase.resume(at)
             if found == region.limit and not region.top:
                 found = chase.resync(at)
             walked.foreign.append((at, found))

@@ -69,7 +69,8 @@ class _Lists:
         return sum(part.size for part in self.nodes)
 
     def all(self) -> NDArray[np.uint64]:
-        return np.concatenate(self.nodes) if self.nodes else np.empty(0, np.uint64)
+        """Return every node once, sorted."""
+        return np.unique(np.concatenate(self.nodes)) if self.nodes else np.empty(0, np.uint64)
 
 
 class _Reader:
@@ -115,7 +116,10 @@ class _Reader:
         order = "<" if self.image.byteorder == "little" else ">"
         entries = data[layout.entries(word) :].view(self.image.word_dtype)
         counts = data[: layout.count_size * layout.bins].view(f"{order}u{layout.count_size}")
-        if not layout.slots_left:
+        if layout.slots_left:
+            if not counts.any():
+                into.damaged.append(address)  # nothing there, and no room either
+        else:
             into.damaged += [address] * int(np.count_nonzero((counts == 0) != (entries == 0)))
         for i in np.flatnonzero(entries).tolist():
             self.follow(int(entries[i]), 0, mangled, i, into)
@@ -138,46 +142,55 @@ def find_free_lists(
         All chunks in use, those in these lists included.
     """
     reader = _Reader(dump.image, layout, table)
-    heads = _fastbin_heads(dump.image, arenas, layout)
-    best: tuple[tuple[int, int, int], FreeLists] | None = None
-    for slot, (structures, family) in enumerate(_candidates(dump, layout, table)):
+    fastbins = {True: _Lists(), False: _Lists()}
+    for mangled, lists in fastbins.items():
+        for head in _fastbin_heads(dump.image, arenas, layout):
+            reader.follow(head, layout.header, mangled, None, lists)
+    candidates = _candidates(dump, layout, table)
+    parsed: dict[tuple[int, bool], _Lists] = {}
+    best = None
+    for slot, (structures, family) in enumerate(candidates):
         for mangled in (True, False):
-            tcached, fastbinned = _Lists(), _Lists()
+            lists = parsed[slot, mangled] = _Lists()
             for address in structures:
-                reader.tcache(address, family, mangled, tcached)
-            for head in heads:
-                reader.follow(head, layout.header, mangled, None, fastbinned)
-            damaged = tcached.damaged + fastbinned.damaged
-            found = FreeLists(
-                list(structures),
-                family.versions,
-                tcached.all(),
-                fastbinned.all(),
-                mangled,
-                damaged,
-            )
-            rank = _rank(found, slot)
+                reader.tcache(address, family, mangled, lists)
+            rank = (*_rank(lists, fastbins[mangled]), slot)
             if best is None or rank < best[0]:
-                best = rank, found
-    if best is not None:
-        return best[1]
-    choices = []
-    for mangled in (True, False):
-        fastbinned = _Lists()
-        for head in heads:
-            reader.follow(head, layout.header, mangled, None, fastbinned)
-        choices.append(
-            FreeLists(fastbinned=fastbinned.all(), mangled=mangled, damaged=fastbinned.damaged)
+                best = rank, slot, mangled
+    if best is None:
+        mangled = len(fastbins[True].damaged) <= len(fastbins[False].damaged)
+        return FreeLists(
+            fastbinned=fastbins[mangled].all(), mangled=mangled, damaged=fastbins[mangled].damaged
         )
-    return min(choices, key=lambda c: len(c.damaged))
+    _, chosen, mangled = best
+    found = FreeLists(
+        fastbinned=fastbins[mangled].all(), mangled=mangled, damaged=fastbins[mangled].damaged
+    )
+    tcached = []
+    for slot, (structures, family) in enumerate(candidates):
+        lists = parsed[slot, mangled]
+        # Another C library of the same process (dlmopen) keeps its tcache at another place. A
+        # block of the program's that looks like an empty one loses nothing: it is in use, since
+        # its thread points to it, and holds nothing but zeros.
+        if slot != chosen and lists.damaged:
+            continue
+        found.damaged += lists.damaged
+        if lists.damaged and not lists.count:
+            continue
+        found.structures += [a for a in structures if a not in found.structures]
+        found.versions = found.versions or family.versions
+        tcached.append(lists.all())
+    if tcached:
+        found.tcached = np.unique(np.concatenate(tcached))
+    return found
 
 
-def _rank(found: FreeLists, slot: int) -> tuple[int, int, int]:
+def _rank(tcached: _Lists, fastbinned: _Lists) -> tuple[int, int]:
     """Order candidates: few damaged lists for what they hold, then many chunks."""
-    held = int(found.tcached.size + found.fastbinned.size)
+    held = tcached.count + fastbinned.count
+    damaged = len(tcached.damaged) + len(fastbinned.damaged)
     # One damaged list among many sound ones is damage; a wrong guess has hardly a sound one.
-    wrong = len(found.damaged) > max(2, held // 4)
-    return (int(wrong), -held, slot) if not wrong else (1, len(found.damaged), slot)
+    return (0, -held) if damaged <= max(2, held // 4) else (1, damaged)
 
 
 def _fastbin_heads(image: MemoryImage, arenas: Iterable[Arena], layout: Layout) -> list[int]:

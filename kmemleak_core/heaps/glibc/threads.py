@@ -43,6 +43,8 @@ class Stacks:
         Cached stacks of threads that ended, up to their control blocks.
     unknown
         Ids of threads of which no stack is known.
+    blank
+        Ids of threads whose control block the dump does not hold, or holds as zeros.
     offset
         Offset of ``stackblock`` from the thread pointer, None if it was not learnt.
     searched
@@ -52,6 +54,7 @@ class Stacks:
     live: list[StackRange] = field(default_factory=list)
     ended: list[StackRange] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
+    blank: list[int] = field(default_factory=list)
     offset: int | None = None
     searched: bool = True
 
@@ -80,6 +83,10 @@ def find_stacks(dump: Dump, ranges: list[tuple[int, int]]) -> Stacks:
         most = max(votes.values())
         stacks.offset = min(o for o, n in votes.items() if n == most)
     for thread in dump.threads:
+        # The first word of a control block points to itself.
+        known = thread.tls_base and dump.architecture in ("x86_64", "i386")
+        if known and word_at(image, thread.tls_base) != thread.tls_base:
+            stacks.blank.append(thread.tid)
         block = _block_at(image, thread.tls_base, stacks.offset)
         if block is not None:
             stacks.live.append(StackRange(block[0], thread.tls_base, thread.tid))
