@@ -14,22 +14,21 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .automatic import AutomaticScan
 from .errors import ControlError, DetectorDisabledError, UsageError
 from .image import MemoryImage
-from .kernel_record import KernelFrame, KernelRecord
 from .lifecycle import CHECKSUMMED, HZ, REPORTED, ObjectLifecycle, ObjectView, Space
 from .live import LiveMemory
+from .live_report import describe_object, live_record
 from .live_scan import CancelledError, LiveObjects, LivePlan, checksums, count_references
 from .objects import GREY, ObjectFlags, ObjectTable
 from .report.kernel_layouts import format_record
 from .roots import RootRange, Roots
-from .scan import Colour, ScanOptions
+from .scan import ScanOptions
 from .traces import Resolver
 
 _log = logging.getLogger("kmemleak_core")
 
-#: Bytes of content in a record.
-HEX_BYTES = 32
 _ENGINE_FLAGS = int(ObjectFlags.NO_SCAN | ObjectFlags.FULL_SCAN)
 
 
@@ -185,15 +184,13 @@ class Kmemleak(ObjectLifecycle):
         self.physical_bounds = physical_bounds
         self.resolver = resolver
         self.stack_scan = True
-        self.scan_period = 600.0
         self.last_scan = -1
         self._found_leaks = False
         self._scans = 0
         self._counters = ScanCounters()
         # Held by whatever walks all objects: scans, clear, reads. The kernel's scan_mutex.
         self._scanning = threading.RLock()
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._automatic = AutomaticScan(self.scan)
         self._listeners: list[Callable[[list[ObjectView]], None]] = []
 
     # Scanning.
@@ -398,40 +395,16 @@ class Kmemleak(ObjectLifecycle):
         layout
             A release of Linux: ``"2.6.31"``, ``"5.10"``, ``"6.1"``, ``"6.8"``, ….
         """
-        lines = [
-            line
-            for leak in self.unreferenced()
-            for line in format_record(self._record(leak), layout)
-        ]
+        percpu = self._stores["percpu"]
+        lines: list[str] = []
+        for leak in self.unreferenced():
+            copies: tuple[int, ...] = ()
+            if leak.space == "percpu":
+                slot = percpu.exact(leak.address)
+                copies = self._offsets.get(percpu.sequence_of(slot), ()) if slot >= 0 else ()
+            frames = self.traces.lines_of(leak.backtrace, self.resolver)
+            lines += format_record(live_record(leak, self.memory, copies, frames), layout)
         return "".join(f"{line}\n" for line in lines)
-
-    def _record(self, leak: ObjectView) -> KernelRecord:
-        address, label = leak.address, "bytes"
-        if leak.space == "percpu":
-            slot = self._stores["percpu"].exact(leak.address)
-            copies = self._offsets.get(self._stores["percpu"].sequence_of(slot), ())
-            address += copies[0] if copies else 0
-            label = "bytes on cpu 0"
-        size = min(HEX_BYTES, leak.size)
-        image = self.memory.window(
-            np.array([address], dtype=np.uint64), np.array([size], dtype=np.uint64)
-        )
-        segment = image.find(address)
-        content = b"" if segment is None else image.read(address, min(size, segment.end - address))
-        trace = self.traces.lines_of(leak.backtrace, self.resolver)
-        return KernelRecord(
-            address=leak.address,
-            size=leak.size,
-            space=leak.space,
-            comm=leak.comm,
-            pid=leak.pid,
-            jiffies=leak.jiffies,
-            age=leak.age,
-            hex_bytes=content,
-            hex_label=label,
-            crc=leak.checksum,
-            frames=tuple(KernelFrame(None, text) for text in trace),
-        )
 
     def describe(self, address: int) -> str:
         """Return what is known of the object around an address, as ``dump=`` prints it.
@@ -444,17 +417,7 @@ class Kmemleak(ObjectLifecycle):
         found = self.find(address)
         if found is None or (self.strict_kernel and found.address != address):
             raise ControlError(errno.EINVAL, f"Unknown object at 0x{address:08x}")
-        lines = [
-            f"Object 0x{found.address:08x} (size {found.size}):",
-            f'  comm "{found.comm}", pid {found.pid}, jiffies {found.jiffies}',
-            f"  min_count = {found.min_count}",
-            f"  count = {found.count}",
-            f"  flags = 0x{found.flags & 0xFF | 1:x}",
-            f"  checksum = {found.checksum}",
-            "  backtrace:",
-        ]
-        trace = self.traces.lines_of(found.backtrace, self.resolver)
-        return "".join(f"{line}\n" for line in [*lines, *(f"    {text}" for text in trace)])
+        return describe_object(found, self.traces.lines_of(found.backtrace, self.resolver))
 
     def stats(self) -> dict[str, int | float | str]:
         """Return figures of the detector and of its last scan, by name."""
@@ -521,7 +484,7 @@ class Kmemleak(ObjectLifecycle):
         forgotten at once.
         """
         self._disable(reason)
-        self._stop.set()
+        self._automatic.tell_to_stop()
         with self._scanning:
             if not self._found_leaks:
                 self._forget()
@@ -538,43 +501,25 @@ class Kmemleak(ObjectLifecycle):
             period.
         """
         if period is not None:
-            if not 0 <= period < math.inf:
-                raise UsageError("the period is a number of seconds, at least 0")
             self.scan_period = period
         if not self.enabled:
             raise DetectorDisabledError(f"the detector is disabled: {self.disable_reason}")
-        if self.scan_period == 0 or (self._thread is not None and self._thread.is_alive()):
-            return
-        if first is None:
-            first = min(60.0, self.scan_period) if self._thread is None else self.scan_period
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._scan_again_and_again,
-            args=(self._stop, first),
-            name="kmemleak",
-            daemon=True,
-        )
-        self._thread.start()
+        self._automatic.start(first)
 
     def stop_scanning(self) -> None:
         """Stop scanning automatically; a scan under way ends early."""
-        self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._automatic.stop()
 
-    def _scan_again_and_again(self, stop: threading.Event, first: float) -> None:
-        _log.info("kmemleak: Automatic memory scanning thread started")
-        wait = first
-        while not stop.wait(wait):
-            try:
-                self.scan(stop)
-            except DetectorDisabledError:
-                break
-            except Exception:
-                _log.exception("kmemleak: an automatic scan failed")
-            wait = self.scan_period
-        _log.info("kmemleak: Automatic memory scanning thread ended")
+    @property
+    def scan_period(self) -> float:
+        """Seconds between two automatic scans; 0 for none."""
+        return self._automatic.period
+
+    @scan_period.setter
+    def scan_period(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            raise UsageError("the period is a number of seconds, at least 0")
+        self._automatic.period = seconds
 
     def control(self, command: str | bytes) -> str:
         """Execute a command of the kernel's control file: ``"scan"``, ``"stack=off"``, ….
@@ -622,6 +567,3 @@ def _of_rows(extras: dict[int, Any], sequence: NDArray[np.uint64]) -> list[tuple
         if at < order.size and int(sequence[order[at]]) == key:
             found.append((int(order[at]), value))
     return found
-
-
-__all__ = ["Cancel", "Colour", "Kmemleak", "ObjectView", "ScanCounters"]
