@@ -1,10 +1,11 @@
 """kmemleak_core: finds the memory that nobody can reach any more, in any memory image."""
 
-from .detector import Kmemleak, ObjectView, ScanCounters
+from .detector import Kmemleak, ScanCounters
 from .dump import Dump, MappedFile, Thread
 from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
 from .image import Hole, MemoryImage, Segment
 from .leaks import Leak, LeakGroup, LeakTable
+from .lifecycle import ObjectView
 from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
 from .objects import BLACK, GREY, ObjectFlags, ObjectTable
 from .pipeline import AnalyseOptions, RawSource, analyse, scan

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,19 +17,18 @@ from numpy.typing import NDArray
 from .automatic import AutomaticScan
 from .errors import ControlError, DetectorDisabledError, UsageError
 from .image import MemoryImage
-from .lifecycle import CHECKSUMMED, HZ, REPORTED, ObjectLifecycle, ObjectView, Space
+from .lifecycle import CHECKSUMMED, HZ, REPORTED, ObjectLifecycle, ObjectView
 from .live import LiveMemory
 from .live_report import describe_object, live_record
-from .live_scan import CancelledError, LiveObjects, LivePlan, checksums, count_references
-from .objects import GREY, ObjectFlags, ObjectTable
+from .live_scan import CancelledError, LivePlan, checksums, count_references
+from .objects import GREY, ObjectFlags
 from .report.kernel_layouts import format_record
 from .roots import RootRange, Roots
 from .scan import ScanOptions
+from .snapshot import Snapshot, take_snapshot
 from .traces import Resolver
 
 _log = logging.getLogger("kmemleak_core")
-
-_ENGINE_FLAGS = int(ObjectFlags.NO_SCAN | ObjectFlags.FULL_SCAN)
 
 
 class Cancel(Protocol):
@@ -72,26 +71,6 @@ class ScanCounters:
     hits: int = 0
     self_references: int = 0
     missing_bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Snapshot:
-    """The tracked objects at one moment, as rows, and the way back to the live tables."""
-
-    objects: LiveObjects
-    slots: dict[Space, NDArray[np.uint32]]
-    records: dict[Space, NDArray[np.void]]
-    sequence: NDArray[np.uint64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sequence = self.column("sequence")
-
-    def column(self, name: str) -> NDArray[Any]:
-        return np.concatenate((self.records[""][name], self.records["percpu"][name]))
-
-    def split(self, column: NDArray[Any]) -> list[tuple[Space, NDArray[Any]]]:
-        boundary = self.slots[""].size
-        return [("", column[:boundary]), ("percpu", column[boundary:])]
 
 
 class Kmemleak(ObjectLifecycle):
@@ -276,7 +255,7 @@ class Kmemleak(ObjectLifecycle):
         fresh = white & aged & (flags & REPORTED == 0) & (sightings >= self.min_unref_scans)
         return self._report(snapshot, fresh)
 
-    def _report(self, snapshot: _Snapshot, fresh: NDArray[np.bool_]) -> list[ObjectView]:
+    def _report(self, snapshot: Snapshot, fresh: NDArray[np.bool_]) -> list[ObjectView]:
         views = []
         for space, mask in snapshot.split(fresh):
             rows = np.flatnonzero(mask)
@@ -289,7 +268,7 @@ class Kmemleak(ObjectLifecycle):
         return sorted(views, key=lambda v: (v.jiffies, v.address))
 
     def _update_checksums(
-        self, plan: LivePlan, snapshot: _Snapshot, white: NDArray[np.int64]
+        self, plan: LivePlan, snapshot: Snapshot, white: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Take the checksum of white objects; tell which differ from the last time."""
         taken = checksums(plan, snapshot.objects, white, chained=not self.strict_kernel)
@@ -313,45 +292,15 @@ class Kmemleak(ObjectLifecycle):
             store.change_flags_many(slots, sequence, set=CHECKSUMMED)
         return changed
 
-    def _write(self, snapshot: _Snapshot, name: str, values: NDArray[Any]) -> None:
+    def _write(self, snapshot: Snapshot, name: str, values: NDArray[Any]) -> None:
         for space, column in snapshot.split(values):
             sequence = np.ascontiguousarray(snapshot.records[space]["sequence"])
             self._stores[space].write(
                 name, snapshot.slots[space], sequence, np.ascontiguousarray(column)
             )
 
-    def _snapshot(self) -> _Snapshot:
-        slots: dict[Space, NDArray[np.uint32]] = {}
-        records: dict[Space, NDArray[np.void]] = {}
-        for space in ("", "percpu"):
-            slots[space], records[space] = self._stores[space].snapshot_records()
-        virtual, percpu = _table(records[""]), _table(records["percpu"])
-        sequence = records[""]["sequence"]
-        areas = [
-            (int(virtual.address[row]), start, size)
-            for row, several in _of_rows(self._areas, sequence)
-            for start, size in several
-        ]
-        if areas:
-            virtual.set_scan_areas(areas)
-        excess = list(_of_rows(self._excess, sequence))
-        if excess:
-            virtual.excess_ref = np.zeros(len(virtual), dtype=np.uint64)
-            for row, ptr in excess:
-                virtual.excess_ref[row] = ptr
-        copies = [self._offsets.get(int(s), ()) for s in records["percpu"]["sequence"]]
-        both = np.concatenate((sequence, records["percpu"]["sequence"]))
-        # Sequence numbers of two tables do not compare: birth times do, then the row.
-        births = np.concatenate((records[""]["birth"], records["percpu"]["birth"]))
-        order = np.argsort(both if not len(percpu) else births, kind="stable").astype(np.uint32)
-        objects = LiveObjects(
-            virtual,
-            percpu,
-            copies,
-            np.concatenate((virtual.min_count, percpu.min_count)),
-            order,
-        )
-        return _Snapshot(objects, slots, records)
+    def _snapshot(self) -> Snapshot:
+        return take_snapshot(self._stores, self._areas, self._excess, self._offsets)
 
     def _roots_now(self) -> Roots:
         roots = self._current_roots(self.stack_scan)
@@ -542,28 +491,3 @@ class Kmemleak(ObjectLifecycle):
     def __repr__(self) -> str:
         state = "" if self.enabled else f", disabled: {self.disable_reason}"
         return f"<Kmemleak {len(self):,} objects, {self._scans} scans{state}>"
-
-
-def _table(records: NDArray[np.void]) -> ObjectTable:
-    """Make the table of a snapshot; its records are sorted and do not overlap."""
-    table = ObjectTable()
-    table.address = np.ascontiguousarray(records["address"])
-    table.size = np.ascontiguousarray(records["size"])
-    table.min_count = np.ascontiguousarray(records["min_count"])
-    table.flags = (records["flags"] & _ENGINE_FLAGS).astype(np.uint8)
-    return table
-
-
-def _of_rows(extras: dict[int, Any], sequence: NDArray[np.uint64]) -> list[tuple[int, Any]]:
-    """Return (row, value) for the entries whose object is in the snapshot."""
-    if not extras:
-        return []
-    items = list(extras.items())
-    order = np.argsort(sequence)
-    wanted = np.array([key for key, _ in items], dtype=np.uint64)
-    place = np.searchsorted(sequence, wanted, sorter=order)
-    found = []
-    for (key, value), at in zip(items, place.tolist(), strict=True):
-        if at < order.size and int(sequence[order[at]]) == key:
-            found.append((int(order[at]), value))
-    return found
