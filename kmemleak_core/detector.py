@@ -31,6 +31,10 @@ from .traces import Resolver
 _log = logging.getLogger("kmemleak_core")
 
 
+#: Seconds between two looks at whether a caller that waits for its turn has given up.
+_PATIENCE = 0.05
+
+
 class Cancel(Protocol):
     """What can stop a scan: a `threading.Event` will do."""
 
@@ -166,6 +170,8 @@ class Kmemleak(ObjectLifecycle):
         self.last_scan = -1
         self._found_leaks = False
         self._scans = 0
+        #: Whether a scan is under way.
+        self.scanning = False
         self._counters = ScanCounters()
         # Held by whatever walks all objects: scans, clear, reads. The kernel's scan_mutex.
         self._scanning = threading.RLock()
@@ -187,34 +193,45 @@ class Kmemleak(ObjectLifecycle):
         DetectorDisabledError
             The detector was disabled.
         """
-        with self._scanning:
-            if not self.enabled:
-                raise DetectorDisabledError(f"the detector is disabled: {self.disable_reason}")
-            clock = time.perf_counter()
-            counters = ScanCounters()
-            plan = LivePlan(
-                self.memory,
-                self.options,
-                self._piece,
-                lambda: not self.enabled or (cancel is not None and cancel.is_set()),
-                kernel_blocks=self.strict_kernel,
-            )
-            fresh: list[ObjectView] = []
-            try:
-                fresh = self._scan(plan, counters)
-            except CancelledError:
-                counters.interrupted = True
-            for name, value in plan.counters.items():
-                setattr(counters, name, value)
-            counters.new_leaks = len(fresh)
-            counters.seconds = time.perf_counter() - clock
-            self._counters = counters
-            self._scans += 1
+        while not self._scanning.acquire(timeout=_PATIENCE):
+            if cancel is not None and cancel.is_set():
+                return ScanCounters(interrupted=True)
+        try:
+            self.scanning = True
+            counters, fresh = self._scan_once(cancel)
+        finally:
+            self.scanning = False
+            self._scanning.release()
         if fresh:
             _log.info("kmemleak: %d new suspected memory leaks", len(fresh))
             for listener in self._listeners:
                 listener(fresh)
         return counters
+
+    def _scan_once(self, cancel: Cancel | None) -> tuple[ScanCounters, list[ObjectView]]:
+        if not self.enabled:
+            raise DetectorDisabledError(f"the detector is disabled: {self.disable_reason}")
+        clock = time.perf_counter()
+        counters = ScanCounters()
+        plan = LivePlan(
+            self.memory,
+            self.options,
+            self._piece,
+            lambda: not self.enabled or (cancel is not None and cancel.is_set()),
+            kernel_blocks=self.strict_kernel,
+        )
+        fresh: list[ObjectView] = []
+        try:
+            fresh = self._scan(plan, counters)
+        except CancelledError:
+            counters.interrupted = True
+        for name, value in plan.counters.items():
+            setattr(counters, name, value)
+        counters.new_leaks = len(fresh)
+        counters.seconds = time.perf_counter() - clock
+        self._counters = counters
+        self._scans += 1
+        return counters, fresh
 
     def on_new_leaks(self, listener: Callable[[list[ObjectView]], None]) -> None:
         """Have a function called with the objects that a scan reports for the first time."""
