@@ -120,7 +120,8 @@ class ObjectLifecycle:
             "percpu": ObjectStore(),
         }
         self._objects = self._stores[""]
-        # What few objects have; keyed by sequence number, which no two objects share.
+        # What few objects have, keyed by sequence number, which no two of a space share: areas
+        # and surplus references of virtual objects, offsets of per-CPU ones.
         self._areas: dict[int, list[tuple[int, int]]] = {}
         self._excess: dict[int, int] = {}
         self._offsets: dict[int, tuple[int, ...]] = {}
@@ -187,7 +188,9 @@ class ObjectLifecycle:
             with `strict_kernel` the end of tracking.
         """
         if self._early is not None:
-            self._log_early(self.alloc, ptr, size, min_count, backtrace=backtrace or ())
+            self._log_early(
+                self.alloc, ptr, size, min_count, backtrace=backtrace or (), pid=pid, comm=comm
+            )
             return
         if not self.enabled or not 0 < ptr < LAST_ADDRESS:
             return
@@ -219,6 +222,8 @@ class ObjectLifecycle:
             return
         with self._piece:
             slot = self._objects.exact(ptr)
+            if self.strict_kernel:
+                slot = self._visible("", slot)
             if slot >= 0:
                 self._remove("", slot)
                 return
@@ -279,20 +284,22 @@ class ObjectLifecycle:
         if self._early is not None:
             self._log_early(self.free_part, ptr, size)
             return
-        if 0 < ptr < LAST_ADDRESS:
+        if self.enabled and 0 < ptr < LAST_ADDRESS:
             self._free_part("free_part", "", ptr, size)
 
     def _free_part(self, call: str, space: Space, ptr: int, size: int) -> None:
         store = self._stores[space]
         with self._piece:
-            slot = store.find(ptr)
+            slot = self._visible(space, store.find(ptr))
             if slot >= 0:
                 old = store.records[slot].copy()
                 start, end = int(old["address"]), int(old["address"]) + int(old["size"])
-                areas = self._areas.get(int(old["sequence"]), [])
+                areas = self._areas.get(int(old["sequence"]), []) if space == "" else []
                 self._remove(space, slot)
+                if start == end and size == 0:
+                    self._leftover(space, old, start, end, areas)
                 for low, high in ((start, ptr), (min(end, ptr + size), end)):
-                    if low < high or (low == start == ptr and size == 0 == high - low):
+                    if low < high:
                         self._leftover(space, old, low, high, areas)
                 return
         self._not_found(call, space, ptr)
@@ -308,7 +315,8 @@ class ObjectLifecycle:
         if slot < 0 or self.strict_kernel:
             return
         sequence = store.sequence_of(slot)
-        kept = [(a, n) for a, n in areas if low <= a and a + n <= high]
+        cut = ((max(low, a), min(high, a + n)) for a, n in areas)
+        kept = [(first, last - first) for first, last in cut if first < last]
         if kept:
             self._areas[sequence] = kept
         elif areas and high > low:
@@ -318,7 +326,8 @@ class ObjectLifecycle:
     def alloc_recursive(self, ptr: int, size: int, min_count: int = 1, flags: int = 0) -> None:
         """Do as `alloc`, but for blocks of a cache that is not tracked (NOLEAKTRACE)."""
         if not flags & NOLEAKTRACE:
-            self.alloc(ptr, size, min_count)
+            trace = self.traces[self.traces.capture(1)].frames if self.backtraces else ()
+            self.alloc(ptr, size, min_count, backtrace=trace)
 
     def free_recursive(self, ptr: int, flags: int = 0) -> None:
         """Do as `free`, but for blocks of a cache that is not tracked (NOLEAKTRACE)."""
@@ -335,7 +344,8 @@ class ObjectLifecycle:
             return
         if not self.enabled:
             return
-        self.alloc(ptr, size, 2, backtrace=None if self.backtraces else ())
+        trace = self.traces[self.traces.capture(1)].frames if self.backtraces else ()
+        self.alloc(ptr, size, 2, backtrace=trace)
         slot = self._exact("vmalloc", "", area)
         if slot >= 0:
             self._excess[self._objects.sequence_of(slot)] = ptr
@@ -368,7 +378,8 @@ class ObjectLifecycle:
         if self._early is not None:
             self._log_early(self.free_part_phys, phys, size)
             return
-        self._free_part("free_part_phys", "phys", phys, size)
+        if self.enabled:
+            self._free_part("free_part_phys", "phys", phys, size)
 
     def ignore_phys(self, phys: int) -> None:
         """Neither scan nor report physical memory."""
@@ -448,6 +459,12 @@ class ObjectLifecycle:
 
     def update_trace(self, ptr: int, backtrace: Sequence[Frame] | None = None) -> None:
         """Give the object around an address another backtrace: the caller's, or a given one."""
+        if self._early is not None:
+            # What the log replays has no trace either.
+            self._log_early(self.update_trace, ptr, backtrace or ())
+            return
+        if not self.enabled:
+            return
         slot = self._objects.find(ptr)
         if slot < 0:
             self._not_found("update_trace", "", ptr)
@@ -520,7 +537,7 @@ class ObjectLifecycle:
         if self._early is not None:
             self._log_early(self._alloc_elsewhere, space, ptr, size, min_count, offsets)
             return
-        if not self.enabled:
+        if not self.enabled or (space == "percpu" and not 0 < ptr < LAST_ADDRESS):
             return
         store = self._stores[space]
         trace = self.traces.capture(2) if self.backtraces else 0
@@ -532,7 +549,7 @@ class ObjectLifecycle:
 
     def _free_elsewhere(self, call: str, space: Space, ptr: int) -> None:
         with self._piece:
-            slot = self._stores[space].exact(ptr)
+            slot = self._visible(space, self._stores[space].exact(ptr))
             if slot >= 0:
                 self._remove(space, slot)
                 return
@@ -540,17 +557,24 @@ class ObjectLifecycle:
 
     def _remove(self, space: Space, slot: int) -> None:
         store = self._stores[space]
-        if self._areas or self._excess or self._offsets:
+        if space == "" and (self._areas or self._excess):
             self._forget_extras(store.sequence_of(slot))
+        elif space == "percpu":
+            self._offsets.pop(store.sequence_of(slot), None)
         store.remove(slot)
+
+    def _visible(self, space: Space, slot: int) -> int:
+        """Return the slot, or −1: the kernel's lookups never find an object of size 0."""
+        if slot >= 0 and self.strict_kernel and not self._stores[space].records[slot]["size"]:
+            return -1
+        return slot
 
     def _forget_extras(self, sequence: int) -> None:
         self._areas.pop(sequence, None)
         self._excess.pop(sequence, None)
-        self._offsets.pop(sequence, None)
 
     def _exact(self, call: str, space: Space, ptr: int) -> int:
-        slot = self._stores[space].exact(ptr) if self.enabled else -1
+        slot = self._visible(space, self._stores[space].exact(ptr)) if self.enabled else -1
         if slot < 0 and self.enabled:
             self._not_found(call, space, ptr)
         return slot
@@ -563,11 +587,13 @@ class ObjectLifecycle:
         slot = self._exact(call, space, ptr)
         if slot < 0:
             return
+        before = int(store.records[slot]["min_count"])
         store.set_min_count(slot, min_count)
         no_scan = int(ObjectFlags.NO_SCAN)
         if min_count == BLACK:
             store.change_flags(slot, set=no_scan)
-        elif not self.strict_kernel:
+        elif before == BLACK and not self.strict_kernel:
+            # Undoes `ignore`; who asked for `no_scan` keeps it.
             store.change_flags(slot, clear=no_scan)
 
     def _overlapping(self, space: Space, slot: int, ptr: int, size: int) -> None:
@@ -581,8 +607,11 @@ class ObjectLifecycle:
         self.anomalies.add("objects.overlap", str(error), nbytes=size, address=ptr)
 
     def _not_found(self, call: str, space: Space, ptr: int) -> None:
+        # A disabled detector has forgotten what it knew; the kernel says nothing about null.
+        if not self.enabled or (space != "phys" and not 0 < ptr < LAST_ADDRESS):
+            return
         store = self._stores[space]
-        slot = store.find(ptr)
+        slot = self._visible(space, store.find(ptr))
         error: AliasError | UnknownObjectError
         if slot >= 0:
             record = store.records[slot]
