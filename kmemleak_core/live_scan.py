@@ -14,7 +14,7 @@ from ._scan import NO_TARGET, AddressIndex, extract_references, mark
 from .errors import FaultError
 from .image import MemoryImage
 from .live import LiveMemory
-from .objects import ObjectTable
+from .objects import ObjectFlags, ObjectTable
 from .roots import Roots
 from .scan import ScanOptions, excess_rows, scan_plan
 
@@ -253,18 +253,23 @@ def _ranges(plan: LivePlan, objects: LiveObjects) -> _Ranges:
             np.concatenate((owner, rows + len(objects.virtual))),
             np.concatenate((first, first[-1] + np.cumsum(copies))),
         )
-    return _split(plan, ranges)
+    return _split(plan, ranges, objects.virtual)
 
 
-def _split(plan: LivePlan, ranges: _Ranges) -> _Ranges:
+def _split(plan: LivePlan, ranges: _Ranges, virtual: ObjectTable) -> _Ranges:
     """Cut long ranges, so that no piece is longer than it may be; no word is lost by it."""
     start, size, owner, first = ranges.start, ranges.size, ranges.owner, ranges.first
     one = np.uint64(1)
     end = start + size
     if plan.kernel_blocks:
-        # The kernel cuts objects, but not their scan areas.
+        # The kernel cuts objects, but neither their scan areas nor per-CPU objects.
         limit, base, overhang = np.uint64(KERNEL_BLOCK), start, 0
-        cut = first[owner + 1] - first[owner] == 1
+        chunked = np.zeros(first.size - 1, dtype=bool)
+        chunked[: len(virtual)] = True
+        if virtual.area_offsets is not None:
+            whole = virtual.flags & ObjectFlags.FULL_SCAN != 0
+            chunked[: len(virtual)] = whole | (np.diff(virtual.area_offsets) == 0)
+        cut = chunked[owner]
     else:
         # The words that begin before a cut may end behind it.
         limit, base = np.uint64(PIECE), start & ~np.uint64(7)
