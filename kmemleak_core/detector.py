@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import logging
 import math
 import threading
@@ -276,13 +277,15 @@ class Kmemleak(ObjectLifecycle):
         views = []
         for space, mask in snapshot.split(fresh):
             rows = np.flatnonzero(mask)
+            rows = rows[np.argsort(snapshot.records[space]["sequence"][rows])]
             slots, sequence = snapshot.slots[space][rows], snapshot.records[space]["sequence"][rows]
             alive = self._stores[space].change_flags_many(
                 slots, np.ascontiguousarray(sequence), set=REPORTED
             )
-            views += [self._view(space, int(slot)) for slot in slots[alive]]
-        self._found_leaks |= bool(views)
-        return sorted(views, key=lambda v: (v.jiffies, v.address))
+            views.append([self._view(space, int(slot)) for slot in slots[alive]])
+        fresh_views = _in_allocation_order(views)
+        self._found_leaks |= bool(fresh_views)
+        return fresh_views
 
     def _update_checksums(
         self, plan: LivePlan, snapshot: Snapshot, white: NDArray[np.int64]
@@ -341,7 +344,7 @@ class Kmemleak(ObjectLifecycle):
     def unreferenced(self) -> list[ObjectView]:
         """Return the reported objects that still have no reference, in allocation order."""
         with self._scanning:
-            found: list[ObjectView] = []
+            found: list[list[ObjectView]] = []
             for space in ("", "percpu"):
                 store = self._stores[space]
                 slots, records = store.snapshot_records()
@@ -350,8 +353,8 @@ class Kmemleak(ObjectLifecycle):
                 )
                 chosen = np.flatnonzero(shown)
                 chosen = chosen[np.argsort(records["sequence"][chosen])]
-                found += [self._view(space, int(s)) for s in slots[chosen]]
-            return found
+                found.append([self._view(space, int(s)) for s in slots[chosen]])
+            return _in_allocation_order(found)
 
     def read(self, layout: str = "6.8") -> str:
         """Return the report in the kernel's layout, as ``cat`` would print it.
@@ -430,7 +433,7 @@ class Kmemleak(ObjectLifecycle):
                 chosen = (records["flags"] & wanted == wanted) & (
                     records["count"] < records["min_count"]
                 )
-                chosen &= records["birth"] <= max(self.last_scan, 0)
+                chosen &= (records["sightings"] > 0) | (records["flags"] & REPORTED != 0)
                 sequence = np.ascontiguousarray(records["sequence"][chosen])
                 total += int(store.write("min_count", slots[chosen], sequence, GREY).sum())
             return total
@@ -508,3 +511,8 @@ class Kmemleak(ObjectLifecycle):
     def __repr__(self) -> str:
         state = "" if self.enabled else f", disabled: {self.disable_reason}"
         return f"<Kmemleak {len(self):,} objects, {self._scans} scans{state}>"
+
+
+def _in_allocation_order(spaces: list[list[ObjectView]]) -> list[ObjectView]:
+    """Merge objects that are in order in each space; only their birth relates two spaces."""
+    return list(heapq.merge(*spaces, key=lambda view: view.jiffies))

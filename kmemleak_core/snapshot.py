@@ -27,7 +27,9 @@ class Snapshot:
     sequence: NDArray[np.uint64] = field(init=False)
 
     def __post_init__(self) -> None:
+        # Each table numbers its own objects.
         self.sequence = self.column("sequence")
+        self.sequence[self.slots[""].size :] |= np.uint64(1 << 63)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a field of all rows."""
