@@ -216,7 +216,7 @@ class Kmemleak(ObjectLifecycle):
         plan = LivePlan(
             self.memory,
             self.options,
-            self._piece,
+            self._piece.scanning,
             lambda: not self.enabled or (cancel is not None and cancel.is_set()),
             kernel_blocks=self.strict_kernel,
         )
@@ -262,8 +262,8 @@ class Kmemleak(ObjectLifecycle):
             counters.rounds = 2
             again = self._snapshot()
             second = count_references(plan, again.objects, self._roots_now())
-            held = again.sequence[second >= again.objects.min_count]
-            still = ~np.isin(snapshot.sequence, held)
+            held = again.identity[second >= again.objects.min_count]
+            still = ~np.isin(snapshot.identity, held)
             count = np.where(white & ~still, snapshot.objects.min_count, count).astype(np.int32)
             white &= still
         self._write(snapshot, "count", count)
@@ -277,10 +277,11 @@ class Kmemleak(ObjectLifecycle):
         for space, mask in snapshot.split(fresh):
             rows = np.flatnonzero(mask)
             slots, sequence = snapshot.slots[space][rows], snapshot.records[space]["sequence"][rows]
-            alive = self._stores[space].change_flags_many(
-                slots, np.ascontiguousarray(sequence), set=REPORTED
-            )
-            views += [self._view(space, int(slot)) for slot in slots[alive]]
+            store = self._stores[space]
+            store.change_flags_many(slots, np.ascontiguousarray(sequence), set=REPORTED)
+            records = store.records[slots]
+            # A slot that was freed since may already belong to another object.
+            views += [self._view(space, r) for r in records[records["sequence"] == sequence]]
         self._found_leaks |= bool(views)
         return sorted(views, key=lambda v: (v.jiffies, v.address))
 
@@ -317,7 +318,9 @@ class Kmemleak(ObjectLifecycle):
             )
 
     def _snapshot(self) -> Snapshot:
-        return take_snapshot(self._stores, self._areas, self._excess, self._offsets)
+        return take_snapshot(
+            self._stores, self._areas, self._excess, self._offsets, self._piece.scanning
+        )
 
     def _roots_now(self) -> Roots:
         roots = self._current_roots(self.stack_scan)
@@ -344,13 +347,13 @@ class Kmemleak(ObjectLifecycle):
             found: list[ObjectView] = []
             for space in ("", "percpu"):
                 store = self._stores[space]
-                slots, records = store.snapshot_records()
+                _, records = store.snapshot_records()
                 shown = (records["flags"] & REPORTED != 0) & (
                     records["count"] < records["min_count"]
                 )
                 chosen = np.flatnonzero(shown)
                 chosen = chosen[np.argsort(records["sequence"][chosen])]
-                found += [self._view(space, int(s)) for s in slots[chosen]]
+                found += [self._view(space, record) for record in records[chosen]]
             return found
 
     def read(self, layout: str = "6.8") -> str:
@@ -430,17 +433,19 @@ class Kmemleak(ObjectLifecycle):
                 chosen = (records["flags"] & wanted == wanted) & (
                     records["count"] < records["min_count"]
                 )
-                chosen &= records["birth"] <= max(self.last_scan, 0)
+                if not wanted:  # what no scan has seen yet is not unreferenced
+                    chosen &= records["sightings"] > 0
                 sequence = np.ascontiguousarray(records["sequence"][chosen])
                 total += int(store.write("min_count", slots[chosen], sequence, GREY).sum())
             return total
 
     def _forget(self) -> int:
         forgotten = len(self)
-        for store in self._stores.values():
-            store.clear()
-        for extras in (self._areas, self._excess, self._offsets):
-            extras.clear()
+        with self._piece:
+            for store in self._stores.values():
+                store.clear()
+            for extras in (self._areas, self._excess, self._offsets):
+                extras.clear()
         return forgotten
 
     def disable(self, reason: str = "off") -> None:
