@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import zlib
 from contextlib import contextmanager
 
 import numpy as np
@@ -393,3 +394,24 @@ def test_a_word_across_the_cut_of_a_large_object_counts_once(alignment, shift):
         detector.scan()
         assert detector.find(leak).count == 1
         buffer[begin - 0x100000 : begin - 0x100000 + 8] = bytes(8)
+
+
+def test_checksums_are_right_wherever_an_object_lies():
+    # Two segments that touch, a third one apart, and objects in, across and outside of them.
+    content = bytes(range(256)) * 2
+    image = km.MemoryImage.from_segments(
+        [(0x1000, content[:100]), (0x1064, content[100:300]), (0x2000, content[300:])]
+    )
+    detector = plain(image)
+    detector.checksums = True
+    inside = {0x1000: 10, 0x105F: 10, 0x1070: 0, 0x1080: 64, 0x2000: 20, 0x20D0: 4}
+    missing = {0xFF0: 16, 0x1180: 40, 0x3000: 8}
+    for address, size in (inside | missing).items():
+        detector.alloc(address, size)
+    detector.scan()
+    flat = content[:300] + bytes(0x2000 - 0x1000 - 300) + content[300:]
+    for address, size in inside.items():
+        expected = zlib.crc32(flat[address - 0x1000 :][:size], 0xFFFFFFFF) ^ 0xFFFFFFFF
+        assert detector.find(address).checksum == expected
+    for address in missing:
+        assert detector.find(address).checksum == 0
