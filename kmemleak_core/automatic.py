@@ -27,6 +27,7 @@ class AutomaticScan:
         self.period = 600.0
         self._scan = scan
         self._stop = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @property
@@ -42,15 +43,17 @@ class AutomaticScan:
         first
             Seconds until the first scan; None: `FIRST`, or one period when started again.
         """
-        if self.period == 0 or self.running:
-            return
-        if first is None:
-            first = min(FIRST, self.period) if self._thread is None else self.period
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._stop, first), name="kmemleak", daemon=True
-        )
-        self._thread.start()
+        with self._starting:
+            # A thread that was told to stop may still be busy with that: a new one takes over.
+            if self.period == 0 or (self.running and not self._stop.is_set()):
+                return
+            if first is None:
+                first = min(FIRST, self.period) if self._thread is None else self.period
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stop, first), name="kmemleak", daemon=True
+            )
+            self._thread.start()
 
     def tell_to_stop(self) -> None:
         """Have the thread end, and a scan of its under way; does not wait."""

@@ -217,7 +217,7 @@ class Kmemleak(ObjectLifecycle):
         plan = LivePlan(
             self.memory,
             self.options,
-            self._piece,
+            self._piece.scanning,
             lambda: not self.enabled or (cancel is not None and cancel.is_set()),
             kernel_blocks=self.strict_kernel,
         )
@@ -263,8 +263,8 @@ class Kmemleak(ObjectLifecycle):
             counters.rounds = 2
             again = self._snapshot()
             second = count_references(plan, again.objects, self._roots_now())
-            held = again.sequence[second >= again.objects.min_count]
-            still = ~np.isin(snapshot.sequence, held)
+            held = again.identity[second >= again.objects.min_count]
+            still = ~np.isin(snapshot.identity, held)
             count = np.where(white & ~still, snapshot.objects.min_count, count).astype(np.int32)
             white &= still
         self._write(snapshot, "count", count)
@@ -279,10 +279,11 @@ class Kmemleak(ObjectLifecycle):
             rows = np.flatnonzero(mask)
             rows = rows[np.argsort(snapshot.records[space]["sequence"][rows])]
             slots, sequence = snapshot.slots[space][rows], snapshot.records[space]["sequence"][rows]
-            alive = self._stores[space].change_flags_many(
-                slots, np.ascontiguousarray(sequence), set=REPORTED
-            )
-            views.append([self._view(space, int(slot)) for slot in slots[alive]])
+            store = self._stores[space]
+            store.change_flags_many(slots, np.ascontiguousarray(sequence), set=REPORTED)
+            records = store.records[slots]
+            # A slot that was freed since may already belong to another object.
+            views.append([self._view(space, r) for r in records[records["sequence"] == sequence]])
         fresh_views = _in_allocation_order(views)
         self._found_leaks |= bool(fresh_views)
         return fresh_views
@@ -320,7 +321,9 @@ class Kmemleak(ObjectLifecycle):
             )
 
     def _snapshot(self) -> Snapshot:
-        return take_snapshot(self._stores, self._areas, self._excess, self._offsets)
+        return take_snapshot(
+            self._stores, self._areas, self._excess, self._offsets, self._piece.scanning
+        )
 
     def _roots_now(self) -> Roots:
         roots = self._current_roots(self.stack_scan)
@@ -347,13 +350,13 @@ class Kmemleak(ObjectLifecycle):
             found: list[list[ObjectView]] = []
             for space in ("", "percpu"):
                 store = self._stores[space]
-                slots, records = store.snapshot_records()
+                _, records = store.snapshot_records()
                 shown = (records["flags"] & REPORTED != 0) & (
                     records["count"] < records["min_count"]
                 )
                 chosen = np.flatnonzero(shown)
                 chosen = chosen[np.argsort(records["sequence"][chosen])]
-                found.append([self._view(space, int(s)) for s in slots[chosen]])
+                found.append([self._view(space, record) for record in records[chosen]])
             return _in_allocation_order(found)
 
     def read(self, layout: str = "6.8") -> str:
@@ -433,17 +436,19 @@ class Kmemleak(ObjectLifecycle):
                 chosen = (records["flags"] & wanted == wanted) & (
                     records["count"] < records["min_count"]
                 )
-                chosen &= (records["sightings"] > 0) | (records["flags"] & REPORTED != 0)
+                if not wanted:  # what no scan has seen yet is not unreferenced
+                    chosen &= records["sightings"] > 0
                 sequence = np.ascontiguousarray(records["sequence"][chosen])
                 total += int(store.write("min_count", slots[chosen], sequence, GREY).sum())
             return total
 
     def _forget(self) -> int:
         forgotten = len(self)
-        for store in self._stores.values():
-            store.clear()
-        for extras in (self._areas, self._excess, self._offsets):
-            extras.clear()
+        with self._piece:
+            for store in self._stores.values():
+                store.clear()
+            for extras in (self._areas, self._excess, self._offsets):
+                extras.clear()
         return forgotten
 
     def disable(self, reason: str = "off") -> None:

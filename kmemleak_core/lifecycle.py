@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from .errors import (
 from .image import MemoryImage
 from .live import BufferMemory, LiveMemory
 from .objects import BLACK, GREY, ObjectFlags
+from .piece_lock import PieceLock
 from .roots import RootRange, Roots, RootWord
 from .scan import Colour, ScanOptions
 from .traces import Frame, TraceStore
@@ -129,7 +129,7 @@ class ObjectLifecycle:
         self._stacks: list[RootRange] = []
         self._callbacks: list[RootsCallback] = []
         # Held while memory is read: a `free` waits for one piece at the most.
-        self._piece = threading.Lock()
+        self._piece = PieceLock()
         self._early: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] | None
         self._early = None if early_log is None else []
         self._early_room = early_log or 0
@@ -220,14 +220,17 @@ class ObjectLifecycle:
             return
         if not 0 < ptr < LAST_ADDRESS:
             return
-        with self._piece:
-            slot = self._objects.exact(ptr)
-            if self.strict_kernel:
-                slot = self._visible("", slot)
-            if slot >= 0:
-                self._remove("", slot)
-                return
-        self._not_found("free", "", ptr)
+        piece = self._piece
+        if not piece.acquire(False):
+            piece.wait()
+        try:
+            if self._areas or self._excess:
+                self._forget_extras("", ptr)
+            known = self._discard("", ptr)
+        finally:
+            piece.release()
+        if not known:
+            self._not_found("free", "", ptr)
 
     def alloc_many(
         self,
@@ -266,12 +269,10 @@ class ObjectLifecycle:
         with self._piece:
             if self._areas or self._excess:
                 for ptr in address.tolist():
-                    slot = self._objects.exact(ptr)
-                    if slot >= 0:
-                        self._forget_extras(self._objects.sequence_of(slot))
+                    self._forget_extras("", ptr)
             known = self._objects.remove_many(address)
         unknown = int(np.count_nonzero(~known))
-        if unknown:
+        if unknown and self.enabled:
             self.anomalies.add("free.unknown", "unknown blocks in a bulk free", count=unknown)
         return known
 
@@ -295,7 +296,8 @@ class ObjectLifecycle:
                 old = store.records[slot].copy()
                 start, end = int(old["address"]), int(old["address"]) + int(old["size"])
                 areas = self._areas.get(int(old["sequence"]), []) if space == "" else []
-                self._remove(space, slot)
+                self._forget_extras(space, start)
+                store.remove(slot)
                 if start == end and size == 0:
                     self._leftover(space, old, start, end, areas)
                 for low, high in ((start, ptr), (min(end, ptr + size), end)):
@@ -505,9 +507,13 @@ class ObjectLifecycle:
     def find(self, address: int) -> ObjectView | None:
         """Return the object that holds an address, or None."""
         for space in ("", "percpu", "phys"):
-            slot = self._stores[space].find(address)
-            if slot >= 0:
-                return self._view(space, slot)
+            store = self._stores[space]
+            while (slot := store.find(address)) >= 0:
+                record = store.records[slot].copy()
+                start = int(record["address"])
+                # Otherwise the slot was freed since, and may have a new owner: look again.
+                if record["sequence"] and start <= address < start + max(1, int(record["size"])):
+                    return self._view(space, record)
         return None
 
     def __len__(self) -> int:
@@ -549,29 +555,34 @@ class ObjectLifecycle:
 
     def _free_elsewhere(self, call: str, space: Space, ptr: int) -> None:
         with self._piece:
-            slot = self._visible(space, self._stores[space].exact(ptr))
-            if slot >= 0:
-                self._remove(space, slot)
-                return
-        self._not_found(call, space, ptr)
+            self._forget_extras(space, ptr)
+            known = self._discard(space, ptr)
+        if not known:
+            self._not_found(call, space, ptr)
 
-    def _remove(self, space: Space, slot: int) -> None:
+    def _forget_extras(self, space: Space, ptr: int) -> None:
         store = self._stores[space]
-        if space == "" and (self._areas or self._excess):
-            self._forget_extras(store.sequence_of(slot))
+        slot = store.exact(ptr)
+        if slot < 0:
+            return
+        sequence = store.sequence_of(slot)
+        if space == "":  # each table counts for itself
+            self._areas.pop(sequence, None)
+            self._excess.pop(sequence, None)
         elif space == "percpu":
-            self._offsets.pop(store.sequence_of(slot), None)
-        store.remove(slot)
+            self._offsets.pop(sequence, None)
+
+    def _discard(self, space: Space, ptr: int) -> bool:
+        store = self._stores[space]
+        if self.strict_kernel and self._visible(space, store.exact(ptr)) < 0:
+            return False
+        return store.discard(ptr)
 
     def _visible(self, space: Space, slot: int) -> int:
         """Return the slot, or −1: the kernel's lookups never find an object of size 0."""
         if slot >= 0 and self.strict_kernel and not self._stores[space].records[slot]["size"]:
             return -1
         return slot
-
-    def _forget_extras(self, sequence: int) -> None:
-        self._areas.pop(sequence, None)
-        self._excess.pop(sequence, None)
 
     def _exact(self, call: str, space: Space, ptr: int) -> int:
         slot = self._visible(space, self._stores[space].exact(ptr)) if self.enabled else -1
@@ -624,8 +635,8 @@ class ObjectLifecycle:
             f"{call}.unknown" if slot < 0 else f"{call}.alias", str(error), address=ptr
         )
 
-    def _view(self, space: Space, slot: int) -> ObjectView:
-        record = self._stores[space].records[slot]
+    def _view(self, space: Space, record: Any) -> ObjectView:
+        """Make a view of a copied record: the slot may have a new owner by now."""
         trace = self.traces[int(record["trace"])]
         min_count, count = int(record["min_count"]), int(record["count"])
         colour = Colour.GRAY if count >= min_count else Colour.WHITE

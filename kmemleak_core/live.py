@@ -90,14 +90,18 @@ class _CopiedMemory:
     def _read_span(self, low: int, high: int) -> list[Segment]:
         copy = np.empty(high - low, dtype=np.uint8)
         found = []
-        at = low
+        begin = at = low
         while at < high:
             got = self.read_into(at, copy[at - low :])
             if got > 0:
-                found.append(Segment(at, copy[at - low : at - low + got]))
                 at += got
-            if at < high:  # a fault: what can be read again begins at a page
-                at = (at // _PAGE + 1) * _PAGE
+                continue
+            if at > begin:
+                found.append(Segment(begin, copy[begin - low : at - low]))
+            # A fault: what can be read again begins at a page.
+            begin = at = (at // _PAGE + 1) * _PAGE
+        if begin < high:
+            found.append(Segment(begin, copy[begin - low :]))
         return found
 
 
@@ -164,7 +168,7 @@ class CallbackMemory(_CopiedMemory):
     Parameters
     ----------
     read
-        ``read(address, size)`` returns up to so many bytes, fewer or none where it faults.
+        ``read(address, size)`` returns up to so many bytes; none, or `FaultError`, where it faults.
     write
         ``write(address, data)``; None if memory cannot be changed.
     word_size, byteorder
@@ -217,7 +221,8 @@ def _spans(start: NDArray[np.uint64], size: NDArray[np.uint64]) -> list[tuple[in
     start = start[order]
     end = start + size[order]
     reach = np.maximum.accumulate(end)
-    apart = np.flatnonzero(start[1:] > reach[:-1] + np.uint64(_NEAR))
+    later, before = start[1:], reach[:-1]  # a sum could leave the address space
+    apart = np.flatnonzero(later - np.minimum(later, before) > np.uint64(_NEAR))
     first = np.concatenate(([0], apart + 1))
     last = np.append(apart, start.size - 1)
     return list(zip(start[first].tolist(), reach[last].tolist(), strict=True))

@@ -188,8 +188,7 @@ def checksums(
         part = slice(first, last)
         with plan.guard:
             image = plan.memory.window(start[part], size[part])
-            for i in range(first, last):
-                result[i] = _crc(image, int(start[i]), int(size[i]), 0)
+            result[part] = _crcs(image, start[part].tolist(), size[part].tolist())
     for i in range(inner.size, rows.size):
         row = int(rows[i]) - boundary
         address, length = int(objects.percpu.address[row]), int(objects.percpu.size[row])
@@ -205,6 +204,24 @@ def checksums(
                 total = crc if chained else total ^ crc
         result[i] = total
     return result
+
+
+def _crcs(image: MemoryImage, start: list[int], size: list[int]) -> list[int]:
+    """Compute many checksums; neighbours mostly lie in one segment, which is looked up once."""
+    sums = []
+    low = high = 0
+    data = memoryview(b"")
+    for address, length in zip(start, size, strict=True):
+        if not low <= address < high:
+            segment = image.find(address)
+            if segment is not None:
+                low, high, data = segment.address, segment.end, segment.data.data
+        if low <= address and address + length <= high:
+            content = data[address - low : address - low + length]
+            sums.append(zlib.crc32(content, 0xFFFFFFFF) ^ 0xFFFFFFFF)
+        else:
+            sums.append(_crc(image, address, length, 0))
+    return sums
 
 
 def _crc(image: MemoryImage, address: int, size: int, seed: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +20,19 @@ _ENGINE_FLAGS = int(ObjectFlags.NO_SCAN | ObjectFlags.FULL_SCAN)
 
 @dataclass(slots=True)
 class Snapshot:
-    """The tracked objects at one moment, as rows, and the way back to the live tables."""
+    """The tracked objects at one moment, as rows, and the way back to the live tables.
+
+    `identity` names each row's object for good: the tables count their sequences on their own.
+    """
 
     objects: LiveObjects
     slots: dict[Space, NDArray[np.uint32]]
     records: dict[Space, NDArray[np.void]]
-    sequence: NDArray[np.uint64] = field(init=False)
+    identity: NDArray[np.uint64] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Each table numbers its own objects.
-        self.sequence = self.column("sequence")
-        self.sequence[self.slots[""].size :] |= np.uint64(1 << 63)
+        self.identity = self.column("sequence") * np.uint64(2)
+        self.identity[self.slots[""].size :] += np.uint64(1)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a field of all rows."""
@@ -46,6 +49,7 @@ def take_snapshot(
     areas: Mapping[int, list[tuple[int, int]]],
     excess: Mapping[int, int],
     offsets: Mapping[int, tuple[int, ...]],
+    guard: AbstractContextManager[object],
 ) -> Snapshot:
     """Copy what is tracked at this moment.
 
@@ -56,11 +60,14 @@ def take_snapshot(
     areas, excess, offsets
         Scan areas, the block that surplus references count for, the places of a per-CPU object's
         copies: by sequence number.
+    guard
+        Held while the tables are copied: it keeps out what changes them in several steps.
     """
     slots: dict[Space, NDArray[np.uint32]] = {}
     records: dict[Space, NDArray[np.void]] = {}
-    for space in ("", "percpu"):
-        slots[space], records[space] = stores[space].snapshot_records()
+    with guard:
+        for space in ("", "percpu"):
+            slots[space], records[space] = stores[space].snapshot_records()
     virtual, percpu = _table(records[""]), _table(records["percpu"])
     sequence = records[""]["sequence"]
     restricted = [
