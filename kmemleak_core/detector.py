@@ -317,7 +317,17 @@ class Kmemleak(ObjectLifecycle):
             )
 
     def _snapshot(self) -> Snapshot:
-        return take_snapshot(self._stores, self._areas, self._excess, self._offsets)
+        snapshot = take_snapshot(self._stores, self._areas, self._excess, self._offsets)
+        self._drop_extras(snapshot.records[""]["sequence"])
+        return snapshot
+
+    def _drop_extras(self, sequence: NDArray[np.uint64]) -> None:
+        """Forget what belongs to objects that are gone: a `free` from C leaves it behind."""
+        if not (self._areas or self._excess):
+            return
+        alive, last = set(sequence.tolist()), int(sequence.max(initial=0))
+        for key in [k for k in (*self._areas, *self._excess) if k <= last and k not in alive]:
+            self._forget_extras(key)
 
     def _roots_now(self) -> Roots:
         roots = self._current_roots(self.stack_scan)
