@@ -9,7 +9,9 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from kmemleak_core._tracker cimport NO_MEMORY, OUTSIDE, ObjectStore, Record
 
 from .errors import DetectorDisabledError, KmemleakError, UsageError
-from .lifecycle import HZ, LAST_ADDRESS, ObjectLifecycle
+from .lifecycle import HZ as _HZ
+from .lifecycle import LAST_ADDRESS as _LAST_ADDRESS
+from .lifecycle import ObjectLifecycle
 from .objects import ObjectFlags
 
 
@@ -66,8 +68,8 @@ cdef extern from *:
     int kmc_load(const int* flag) nogil
     void kmc_store(int* flag, int value) nogil
 
-cdef uint64_t LAST = LAST_ADDRESS
-cdef double TICKS = HZ
+cdef uint64_t LAST = _LAST_ADDRESS
+cdef double TICKS = _HZ
 cdef uint16_t NO_SCAN = ObjectFlags.NO_SCAN
 # Rows of a bulk call that hold the table's lock.
 cdef enum:
