@@ -2,6 +2,7 @@
 
 from .detector import Kmemleak, ScanCounters
 from .dump import Dump, MappedFile, Thread
+from .embedding import attach, get_include
 from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
 from .image import Hole, MemoryImage, Segment
 from .leaks import Leak, LeakGroup, LeakTable
@@ -12,6 +13,7 @@ from .pipeline import AnalyseOptions, RawSource, analyse, scan
 from .report.model import Report
 from .roots import RootRange, Roots, RootWord
 from .scan import Colour, References, ScanOptions, ScanResult, scan_image
+from .testing import LeaksFound, expect_no_leaks
 
 __all__ = [
     "BLACK",
@@ -30,6 +32,7 @@ __all__ = [
     "Leak",
     "LeakGroup",
     "LeakTable",
+    "LeaksFound",
     "LiveMemory",
     "MappedFile",
     "MemoryImage",
@@ -51,6 +54,9 @@ __all__ = [
     "Thread",
     "UsageError",
     "analyse",
+    "attach",
+    "expect_no_leaks",
+    "get_include",
     "scan",
     "scan_image",
 ]

@@ -321,9 +321,20 @@ class Kmemleak(ObjectLifecycle):
             )
 
     def _snapshot(self) -> Snapshot:
-        return take_snapshot(
+        snapshot = take_snapshot(
             self._stores, self._areas, self._excess, self._offsets, self._piece.scanning
         )
+        self._drop_extras(snapshot.records[""]["sequence"])
+        return snapshot
+
+    def _drop_extras(self, sequence: NDArray[np.uint64]) -> None:
+        """Forget what belongs to objects that are gone: a `free` from C leaves it behind."""
+        if not (self._areas or self._excess):
+            return
+        alive, last = set(sequence.tolist()), int(sequence.max(initial=0))
+        for extras in (self._areas, self._excess):
+            for key in [k for k in extras if k <= last and k not in alive]:
+                extras.pop(key, None)
 
     def _roots_now(self) -> Roots:
         roots = self._current_roots(self.stack_scan)

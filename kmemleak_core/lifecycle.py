@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from .piece_lock import PieceLock
 from .roots import RootRange, Roots, RootWord
 from .scan import Colour, ScanOptions
 from .traces import Frame, TraceStore
+
+if TYPE_CHECKING:
+    from ._capi import Attachment
 
 _log = logging.getLogger("kmemleak_core")
 
@@ -134,6 +138,8 @@ class ObjectLifecycle:
         self._early = None if early_log is None else []
         self._early_room = early_log or 0
         self._early_lost = 0
+        # What C calls through: these ask no Python whether tracking goes on.
+        self._attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
 
     # Roots.
 
@@ -535,6 +541,8 @@ class ObjectLifecycle:
         if self.enabled:
             self.enabled = False
             self.disable_reason = reason
+            for attachment in self._attachments:
+                attachment.disabled()
             _log.warning("kmemleak: disabled: %s", reason)
 
     def _alloc_elsewhere(
