@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import kmemleak_core as km
+from kmemleak_core.objects import ObjectFlags
 from tests.oracle import Block, Oracle, Rules
 
 from .rig import BASE, ROOT, ROOT_SIZE, Live
@@ -18,7 +19,7 @@ GRID = 16
 
 places = st.integers(0, SLOTS - 1).map(lambda i: FIRST + GRID * i)
 sizes = st.sampled_from([0, 8, 16, 17, 32, 48, 100])
-anywhere = st.integers(FIRST - 8, FIRST + SLOTS * GRID)
+anywhere = st.one_of(places, st.integers(FIRST - 8, FIRST + SLOTS * GRID))
 words = st.one_of(
     st.integers(0, 5).map(lambda i: ROOT + 8 * i),
     st.integers(0, SLOTS * GRID // 8 - 1).map(lambda i: FIRST + 8 * i),
@@ -194,6 +195,7 @@ class Calls(RuleBasedStateMachine):
                 block.size,
                 block.min_count,
             )
+            assert bool(found.flags & ObjectFlags.NO_SCAN) == block.no_scan
 
 
 TestCalls = Calls.TestCase
