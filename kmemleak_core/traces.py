@@ -45,6 +45,8 @@ class TraceStore:
         here = Trace(os.getpid(), _task_name())
         self._traces = [here]
         self._ids = {here: 0}
+        # By identities of code objects, which are kept: an identity is not used again.
+        self._captured: dict[tuple[int, ...], tuple[int, list[CodeType]]] = {}
 
     def add(
         self, frames: Iterable[Frame] = (), *, pid: int | None = None, comm: str | None = None
@@ -67,12 +69,27 @@ class TraceStore:
 
     def capture(self, skip: int) -> int:
         """Return the number of the caller's own backtrace, leaving out so many inner frames."""
-        frames: list[Frame] = []
-        frame = sys._getframe(skip + 1)
-        while frame is not None and len(frames) < DEPTH:
-            frames.append((frame.f_code, frame.f_lineno))
+        codes: list[CodeType] = []
+        places: list[int] = []
+        innermost = frame = sys._getframe(skip + 1)
+        while frame is not None and len(codes) < DEPTH:
+            code = frame.f_code
+            codes.append(code)
+            places += (id(code), frame.f_lasti)
             frame = frame.f_back  # type: ignore[assignment]
-        return self.add(frames)
+        # Code objects are slow to hash, and line numbers slow to find.
+        key = tuple(places)
+        known = self._captured.get(key)
+        if known is not None:
+            return known[0]
+        frames: list[Frame] = []
+        frame = innermost
+        for code in codes:
+            frames.append((code, frame.f_lineno))
+            frame = frame.f_back  # type: ignore[assignment]
+        number = self.add(frames)
+        self._captured[key] = (number, codes)
+        return number
 
     @staticmethod
     def lines_of(frames: Iterable[Frame], resolver: Resolver | None = None) -> list[str]:

@@ -565,3 +565,27 @@ def test_a_callback_that_fails_does_not_end_automatic_scanning(leaky, caplog):
     leaky.start_scanning(period=0.001, first=0)
     assert done.wait(60)
     assert "an automatic scan failed" in caplog.text
+
+
+# Backtraces.
+
+
+def test_each_line_that_allocates_has_its_own_backtrace_and_keeps_it():
+    detector = km.Kmemleak(km.MemoryImage.from_segments([(0x1000, bytearray(4096))]))
+    for round_ in range(2):
+        for i in range(3):
+            detector.alloc(0x1000 + round_ * 0x100 + i * 16, 8)
+    detector.alloc(0x1800, 8)
+    traces = [detector.find(a).backtrace for a in (0x1000, 0x1010, 0x1120, 0x1800)]
+    assert traces[0] == traces[1] == traces[2] != traces[3]
+    assert traces[3][0][1] == traces[0][0][1] + 1
+
+
+def test_code_that_is_gone_does_not_lend_its_backtrace_to_other_code():
+    detector = km.Kmemleak(km.MemoryImage.from_segments([(0x1000, bytearray(4096))]))
+    for i in range(50):
+        scope = {"detector": detector, "i": i}
+        exec(f"def allocate_{i}():\n    detector.alloc(0x1000 + i * 16, 8)\nallocate_{i}()", scope)
+        del scope
+    for i in range(50):
+        assert detector.find(0x1000 + i * 16).backtrace[0][0].co_name == f"allocate_{i}"
