@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+#: A detector that runs for years must not fill up with what went wrong.
+MOST_NOTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,18 @@ class Coverage:
         nbytes: int = 0,
         address: int | None = None,
     ) -> None:
-        """Append one note; see `CoverageNote` for the parameters."""
+        """Append one note; see `CoverageNote` for the parameters.
+
+        After `MOST_NOTES` a note only adds to the counts of the last one with its code.
+        """
+        if len(self.notes) >= MOST_NOTES:
+            for i in range(len(self.notes) - 1, -1, -1):
+                note = self.notes[i]
+                if note.code == code:
+                    self.notes[i] = replace(
+                        note, count=note.count + count, nbytes=note.nbytes + nbytes
+                    )
+                    return
         self.notes.append(CoverageNote(code, message, count, nbytes, address))
 
     def extend(self, notes: Iterable[CoverageNote]) -> None:

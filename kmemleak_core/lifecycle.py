@@ -36,6 +36,8 @@ _log = logging.getLogger("kmemleak_core")
 
 #: Clock ticks a second, as reports count them.
 HZ = 250
+#: A birth is kept in 32 bits: after 198 days all further objects are born at one moment.
+LAST_JIFFY = (1 << 32) - 1
 #: The kernel tracks neither the null pointer nor the addresses that stand for errors.
 LAST_ADDRESS = (1 << 64) - 4096
 #: The cache flag that keeps kmemleak from tracking its own memory (SLAB_NOLEAKTRACE).
@@ -206,7 +208,7 @@ class ObjectLifecycle:
             trace = 0
         else:
             trace = self.traces.add(backtrace or (), pid=pid, comm=comm)
-        now = int((time.monotonic() - self._began) * HZ)
+        now = min(int((time.monotonic() - self._began) * HZ), LAST_JIFFY)
         slot = self._objects.insert(ptr, size, min_count, 0, now, trace)
         if slot < 0:
             self._overlapping("", -1 - slot, ptr, size)
@@ -528,7 +530,7 @@ class ObjectLifecycle:
     # Inside.
 
     def _now(self) -> int:
-        return int((time.monotonic() - self._began) * HZ)
+        return min(int((time.monotonic() - self._began) * HZ), LAST_JIFFY)
 
     def _log_early(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
         assert self._early is not None

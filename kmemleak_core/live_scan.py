@@ -20,6 +20,9 @@ from .scan import ScanOptions, excess_rows, scan_plan
 
 #: Bytes that are scanned before a waiting ``free`` gets its turn.
 PIECE = 1 << 20
+#: Ranges that objects are cut into at the most (64 GiB of pieces, 4 GiB of the kernel's blocks);
+#: beyond that the ranges grow.
+MOST_PIECES, MOST_BLOCKS = 1 << 16, 1 << 20
 #: The kernel scans an object in blocks of so many bytes, counted from the object's start.
 KERNEL_BLOCK = 4096
 
@@ -292,6 +295,10 @@ def _split(plan: LivePlan, ranges: _Ranges, virtual: ObjectTable) -> _Ranges:
         limit, base = np.uint64(PIECE), start & ~np.uint64(7)
         overhang = max(0, plan.memory.word_size - plan.step)
         cut = np.ones(start.size, dtype=bool)
+    most = MOST_BLOCKS if plan.kernel_blocks else MOST_PIECES
+    # Whatever sizes a program tells: the number of ranges stays bounded.
+    while int((np.maximum(size, one) // limit).sum(dtype=np.float64)) > most:
+        limit = limit << one
     parts = np.where(cut, (np.maximum(end - base, one) + limit - one) // limit, one)
     if bool((parts == 1).all()):
         return ranges
@@ -354,7 +361,7 @@ def _pieces(size: NDArray[np.uint64]) -> list[tuple[int, int]]:
     """Group ranges until a piece is full; a range is never longer than a piece."""
     if not size.size:
         return []
-    full = np.cumsum(size)
-    cuts = np.searchsorted(full, np.arange(PIECE, int(full[-1]) + 1, PIECE, dtype=np.uint64))
-    edges = np.unique(np.concatenate(([0], np.minimum(cuts + 1, size.size), [size.size])))
+    full = np.cumsum(size) // np.uint64(PIECE)
+    ends = np.flatnonzero(np.diff(full, prepend=np.uint64(0))) + 1
+    edges = np.unique(np.concatenate(([0], ends, [size.size])))
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))

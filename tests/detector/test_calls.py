@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import kmemleak_core as km
@@ -303,3 +305,27 @@ class TestEarlyLog:
             live.detector.start()
         assert not live.detector.enabled
         live.detector.free(A)
+
+
+def test_tracking_goes_on_after_198_days(monkeypatch):
+    detector = km.Kmemleak(km.MemoryImage.from_segments([(0x1000, bytearray(4096))]), min_age=0)
+    later = time.monotonic() + 400 * 86400
+    monkeypatch.setattr("kmemleak_core.lifecycle.time.monotonic", lambda: later)
+    detector.alloc(0x1000, 64)
+    assert detector.find(0x1000).jiffies == 2**32 - 1
+
+
+def test_an_absurd_size_is_scanned_in_bounded_memory():
+    image = km.MemoryImage.from_segments([(0x1000, bytearray(4096))])
+    detector = km.Kmemleak(image, min_age=0, checksums=False)
+    detector.alloc(0x1000, 1 << 60)
+    assert detector.scan().new_leaks == 1
+
+
+def test_notes_of_misuse_stay_bounded(monkeypatch):
+    monkeypatch.setattr("kmemleak_core.coverage.MOST_NOTES", 3)
+    detector = km.Kmemleak(km.MemoryImage([]), on_misuse="count")
+    for ptr in range(0x1000, 0x1010):
+        detector.free(ptr)
+    assert len(detector.anomalies) == 3
+    assert sum(note.count for note in detector.anomalies) == 16
