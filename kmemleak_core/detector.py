@@ -181,13 +181,18 @@ class Kmemleak(ObjectLifecycle):
 
     # Scanning.
 
-    def scan(self, cancel: Cancel | None = None) -> ScanCounters:
+    def scan(
+        self, cancel: Cancel | None = None, progress: Callable[[float], None] | None = None
+    ) -> ScanCounters:
         """Scan now.
 
         Parameters
         ----------
         cancel
             Asked again and again; once set, the scan ends early and reports nothing new.
+        progress
+            Told again and again which part of the memory was read, 0 to 1; from 0 again where
+            suspects have everything read a second time.
 
         Raises
         ------
@@ -199,7 +204,7 @@ class Kmemleak(ObjectLifecycle):
                 return ScanCounters(interrupted=True)
         try:
             self.scanning = True
-            counters, fresh = self._scan_once(cancel)
+            counters, fresh = self._scan_once(cancel, progress)
         finally:
             self.scanning = False
             self._scanning.release()
@@ -209,7 +214,9 @@ class Kmemleak(ObjectLifecycle):
                 listener(fresh)
         return counters
 
-    def _scan_once(self, cancel: Cancel | None) -> tuple[ScanCounters, list[ObjectView]]:
+    def _scan_once(
+        self, cancel: Cancel | None, progress: Callable[[float], None] | None
+    ) -> tuple[ScanCounters, list[ObjectView]]:
         if not self.enabled:
             raise DetectorDisabledError(f"the detector is disabled: {self.disable_reason}")
         clock = time.perf_counter()
@@ -220,6 +227,7 @@ class Kmemleak(ObjectLifecycle):
             self._piece.scanning,
             lambda: not self.enabled or (cancel is not None and cancel.is_set()),
             kernel_blocks=self.strict_kernel,
+            progress=progress,
         )
         fresh: list[ObjectView] = []
         try:

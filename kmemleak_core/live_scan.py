@@ -50,6 +50,8 @@ class LivePlan:
         of an unaligned object that straddle two blocks are lost.
     counters
         Words, candidates, hits and so on, added up.
+    progress
+        Told after each piece which part of the memory was read, 0 to 1.
     """
 
     memory: LiveMemory
@@ -58,6 +60,7 @@ class LivePlan:
     cancelled: Callable[[], bool]
     kernel_blocks: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    progress: Callable[[float], None] | None = None
 
     @property
     def step(self) -> int:
@@ -341,6 +344,8 @@ def _extract(
                 )
                 for index, base in indexes
             ]
+        if plan.progress is not None:
+            plan.progress(last / ranges.start.size)
         rows = [np.diff(offsets) for _, offsets, _, _ in found]
         counts[part] = sum(rows)
         columns = [_shift(column, base) for base, _, column, _ in found]

@@ -329,3 +329,15 @@ def test_notes_of_misuse_stay_bounded(monkeypatch):
         detector.free(ptr)
     assert len(detector.anomalies) == 3
     assert sum(note.count for note in detector.anomalies) == 16
+
+
+def test_a_scan_tells_how_far_it_is():
+    image = km.MemoryImage.from_segments([(0x1000, bytearray(3 << 20))])
+    detector = km.Kmemleak(image, confirm=False, checksums=False)
+    for at in range(3):
+        detector.alloc(0x1000 + (at << 20), 1 << 20)
+    told = []
+    detector.scan(progress=told.append)
+    assert told == sorted(told)
+    assert len(told) > 1
+    assert told[-1] == 1
