@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import kmemleak_core as km
-from kmemleak_core._scan import AddressIndex, extract_references, mark
+from kmemleak_core._index import AddressIndex
+from kmemleak_core._mark import mark
+from kmemleak_core._scan import extract_references
 
 from . import alternatives
 from .synthetic import BASE, make_heap

@@ -1,6 +1,20 @@
-"""The engine's types, for the extensions that read images or look addresses up."""
+"""The word scan's types, for the extensions that read images or look at what is found."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from ._index cimport AddressIndex
+
+
+cdef extern from "_simd.h" nogil:
+    enum: KML_PIECE
+    enum: KML_SLACK
+    ctypedef struct kml_filter:
+        uint64_t low
+        uint64_t span
+        uint64_t mask
+        uint32_t step
+        int word_size
+        int swapped
 
 
 cdef struct Extent:
@@ -25,27 +39,38 @@ cdef class ImageView:
     cdef uint64_t gather(self, uint64_t address, void* out, uint64_t size) noexcept nogil
 
 
-cdef class AddressIndex:
-    cdef readonly uint64_t low
-    cdef readonly uint64_t span
-    cdef readonly bint inclusive_end
-    cdef readonly bint interior
-    cdef const uint64_t[::1] starts
-    cdef const uint64_t[::1] sizes
-    cdef const uint8_t[::1] flags
-    cdef uint32_t* top
-    cdef uint32_t* pages
-    cdef uint64_t base
-    cdef uint64_t regions
-    cdef uint64_t page_entries
+# One sequential pass over ranges of memory: candidates are collected, resolved together, and
+# handed to emit(), which a subclass overrides. Ranges are r of start[r], size[r]; owner[r] is the
+# row that one is part of, −1 for none; without the array range r is row r.
+cdef class Pass:
+    cdef ImageView view
+    cdef AddressIndex index
+    cdef const uint64_t[::1] start
+    cdef const uint64_t[::1] size
+    cdef const int64_t[::1] owner
+    cdef kml_filter filter
+    cdef unsigned step_shift
+    cdef Py_ssize_t hint
+    cdef Py_ssize_t pending
+    cdef uint64_t values[2 * KML_PIECE + KML_SLACK]
+    cdef uint32_t positions[2 * KML_PIECE + KML_SLACK]
+    cdef uint64_t places[2 * KML_PIECE + KML_SLACK]
+    cdef uint32_t rows[2 * KML_PIECE + KML_SLACK]
+    cdef uint32_t targets[2 * KML_PIECE + KML_SLACK]
+    cdef uint64_t words, candidates, hits, own, missing
 
-    # Turns values in [low, low + span] into targets (see _scan.pyi); any others give NONE.
-    cdef void resolve(self, const uint64_t* values, uint32_t* targets,
-                      Py_ssize_t count) noexcept nogil
+    # Scans ranges [first, last); candidates may be left pending. −1: out of memory.
+    cdef int scan(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
-    cdef uint64_t limit_of(self, Py_ssize_t row) noexcept nogil
-    cdef int build_directory(self) except -1
-    cdef uint32_t judge(self, Py_ssize_t row, uint64_t value) noexcept nogil
-    cdef uint32_t resolve_by_search(self, uint64_t value) noexcept nogil
-    cdef void resolve_piece(self, const uint64_t* values, uint32_t* targets,
-                            Py_ssize_t count) noexcept nogil
+    # Resolves and emits what is pending.
+    cdef int flush(self) noexcept nogil
+
+    # Takes candidates 0 to count: their places, values, targets and ranges (rows).
+    cdef int emit(self, Py_ssize_t count) noexcept nogil
+
+    cdef bint hit(self, Py_ssize_t i, uint32_t* source) noexcept nogil
+    cdef Py_ssize_t join(self, Py_ssize_t r, Py_ssize_t last,
+                         uint64_t* begin, uint64_t* run_end) noexcept nogil
+    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r) noexcept nogil
+    cdef int scan_range(self, Py_ssize_t r) noexcept nogil
+    cdef int take_word(self, const uint8_t* word, uint64_t at, Py_ssize_t r) noexcept nogil

@@ -1,32 +1,27 @@
 # cython: embedsignature=False
 # cython: overflowcheck=False
 # Address arithmetic wraps around on purpose: one comparison tests both bounds.
-"""The engine: finds the words of an image that point into objects, and marks from the roots."""
+"""The word scan: finds the words of an image that point into objects, in sequential passes."""
 
 import os
+from functools import partial
 
 import numpy as np
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
+
+from ._index cimport NONE, ROW_MASK, AddressIndex, choose_resolver
+
+from . import workers
 
 
 cdef extern from "_simd.h" nogil:
-    enum: KML_PIECE
-    enum: KML_SLACK
-    ctypedef struct kml_filter:
-        uint64_t low
-        uint64_t span
-        uint64_t mask
-        uint32_t step
-        int word_size
-        int swapped
     ctypedef size_t (*kml_filter_function)(
         const kml_filter* f, const uint8_t* p, size_t count, uint64_t* values, uint32_t* positions
     ) noexcept nogil
-    void kml_prefetch(const void* address)
     uint64_t kml_load(const kml_filter* f, const uint8_t* p)
     kml_filter_function kml_choose(const char* wanted, const char** chosen)
 
@@ -43,23 +38,11 @@ def _choose_level(str wanted):
     if function == NULL:
         raise ValueError(f"KMEMLEAK_SIMD={wanted}: this processor has 'scalar' and perhaps 'avx2'")
     filter_words = function
+    choose_resolver(chosen == b"scalar")
     return chosen.decode()
 
 
 simd_level = _choose_level(os.environ.get("KMEMLEAK_SIMD", ""))
-
-# A target is the object's row with the kind of pointer in its two highest bits.
-cdef enum:
-    ROW_BITS = 30
-    ROW_MASK = (1 << ROW_BITS) - 1
-cdef uint32_t NONE = 0xFFFFFFFF
-
-# ObjectFlags.EXACT_END of the objects' flags.
-cdef enum:
-    EXACT_END = 128
-
-ROWS = int(ROW_MASK)
-NO_TARGET = int(NONE)
 
 
 cdef class ImageView:
@@ -129,219 +112,6 @@ cdef bint _host_is_big_endian() noexcept:
     return (<uint8_t*>&one)[0] == 0
 
 
-# The directory: one top entry a 2 MiB region leads to the ranks at the region's page starts.
-cdef enum:
-    REGION_SHIFT = 21
-    PAGE_SHIFT = 12
-    PAGES = 1 << (REGION_SHIFT - PAGE_SHIFT)
-    STRIDE = PAGES + 1
-# A top entry: 0 is nobody's region; with this bit, one object covers it whole.
-cdef uint32_t WHOLE = 0x80000000
-# Beyond 256 TiB the top table itself would be the cost.
-cdef uint64_t MOST_REGIONS = <uint64_t>1 << 27
-
-
-cdef class AddressIndex:
-
-    def __cinit__(self, const uint64_t[::1] address, const uint64_t[::1] size,
-                  const uint8_t[::1] flags=None, *,
-                  bint inclusive_end=False, bint interior=True):
-        cdef Py_ssize_t i, n = address.shape[0]
-        cdef uint64_t limit
-        if size.shape[0] != n or (flags is not None and flags.shape[0] != n):
-            raise ValueError("the columns of the objects differ in length")
-        if n > ROW_MASK:
-            raise ValueError("an index holds fewer than 2**30 objects")
-        self.starts = address
-        self.sizes = size
-        self.flags = flags
-        self.inclusive_end = inclusive_end
-        self.interior = interior
-        self.low = 1
-        if n == 0:
-            self.span = 0
-            self.low = UINT64_MAX
-            return
-        for i in range(n):
-            # The limit of a row, one past its end included, is an address too.
-            if address[i] > UINT64_MAX - 2 or size[i] > UINT64_MAX - 1 - address[i]:
-                raise ValueError(f"object {address[i]:#x} leaves the address space")
-            if i + 1 < n and self.limit_of(i) - (inclusive_end and size[i] > 0) > address[i + 1]:
-                raise ValueError(f"object {address[i]:#x} overlaps the next, or is out of order")
-        self.low = address[0]
-        limit = self.limit_of(n - 1)
-        self.span = limit - 1 - self.low
-        self.build_directory()
-
-    def __dealloc__(self):
-        free(self.top)
-        free(self.pages)
-
-    cdef inline uint64_t limit_of(self, Py_ssize_t row) noexcept nogil:
-        # The first value after a row that is not the row's; a neighbour's start wins before it.
-        if self.sizes[row] == 0:
-            return self.starts[row] + 1
-        return self.starts[row] + self.sizes[row] + self.inclusive_end
-
-    cdef int build_directory(self) except -1:
-        cdef Py_ssize_t n = self.starts.shape[0], i
-        cdef uint64_t region, last = UINT64_MAX, used = 0, until, page, at = 0
-        cdef uint32_t* ranks = NULL
-        self.base = self.low & ~((<uint64_t>1 << REGION_SHIFT) - 1)
-        self.regions = ((self.low + self.span - self.base) >> REGION_SHIFT) + 1
-        with nogil:
-            for i in range(n):
-                region = (self.starts[i] - self.base) >> REGION_SHIFT
-                used += region != last
-                last = region
-        self.page_entries = used * STRIDE
-        # Scattered objects: the directory would outgrow what it indexes. Search them instead.
-        if self.regions > MOST_REGIONS or self.page_entries > <uint64_t>n * 8 + (16 << 20):
-            self.page_entries = 0
-            return 0
-        self.top = <uint32_t*>calloc(self.regions, sizeof(uint32_t))
-        self.pages = <uint32_t*>malloc(self.page_entries * sizeof(uint32_t))
-        if self.top == NULL or self.pages == NULL:
-            raise MemoryError
-        with nogil:
-            used = 0
-            last = UINT64_MAX
-            for i in range(n):
-                region = (self.starts[i] - self.base) >> REGION_SHIFT
-                page = ((self.starts[i] - self.base) >> PAGE_SHIFT) & (PAGES - 1)
-                if region != last:
-                    if ranks != NULL:
-                        while at < STRIDE:
-                            ranks[at] = <uint32_t>i
-                            at += 1
-                        until = (self.limit_of(i - 1) - 1 - self.base) >> REGION_SHIFT
-                        last += 1
-                        while last <= until and last < region:
-                            self.top[last] = WHOLE | <uint32_t>(i - 1)
-                            last += 1
-                    ranks = self.pages + used * STRIDE
-                    used += 1
-                    self.top[region] = <uint32_t>used
-                    at = 0
-                    last = region
-                # ranks[p]: how many objects start before page p.
-                while at <= page:
-                    ranks[at] = <uint32_t>i
-                    at += 1
-            while at < STRIDE:
-                ranks[at] = <uint32_t>n
-                at += 1
-            for region in range(last + 1, self.regions):
-                self.top[region] = WHOLE | <uint32_t>(n - 1)
-        return 0
-
-    cdef inline uint32_t judge(self, Py_ssize_t row, uint64_t value) noexcept nogil:
-        # The target for a value whose last object that starts at or before it is `row`.
-        cdef uint64_t limit
-        if value == self.starts[row]:
-            return <uint32_t>row
-        limit = self.limit_of(row)
-        if value >= limit:
-            return NONE
-        if self.inclusive_end and value == limit - 1:
-            if self.flags is not None and self.flags[row] & EXACT_END:
-                return NONE
-            return <uint32_t>row | (<uint32_t>2 << ROW_BITS)
-        return <uint32_t>row | (<uint32_t>1 << ROW_BITS) if self.interior else NONE
-
-    cdef void resolve(self, const uint64_t* values, uint32_t* targets,
-                      Py_ssize_t count) noexcept nogil:
-        cdef Py_ssize_t i = 0
-        if self.starts.shape[0] == 0:
-            for i in range(count):
-                targets[i] = NONE
-        elif self.pages == NULL:
-            for i in range(count):
-                targets[i] = self.resolve_by_search(values[i])
-        else:
-            while i < count:
-                self.resolve_piece(values + i, targets + i, min(count - i, <Py_ssize_t>KML_PIECE))
-                i += KML_PIECE
-
-    cdef uint32_t resolve_by_search(self, uint64_t value) noexcept nogil:
-        cdef Py_ssize_t low = 0, high = self.starts.shape[0], middle
-        if value - self.low > self.span:
-            return NONE
-        while low < high:
-            middle = (low + high) >> 1
-            if self.starts[middle] <= value:
-                low = middle + 1
-            else:
-                high = middle
-        return NONE if low == 0 else self.judge(low - 1, value)
-
-    cdef void resolve_piece(self, const uint64_t* values, uint32_t* targets,
-                            Py_ssize_t count) noexcept nogil:
-        # Stage by stage over the whole piece, each stage asking for the lines that the next
-        # one reads: the cache misses of a piece overlap instead of adding up.
-        cdef const uint32_t* ranks[KML_PIECE]
-        cdef Py_ssize_t i
-        cdef uint64_t at
-        cdef uint32_t entry, low, left, half
-        for i in range(count):
-            at = values[i] - self.base
-            ranks[i] = NULL
-            targets[i] = NONE
-            if values[i] - self.low > self.span:
-                continue
-            entry = self.top[at >> REGION_SHIFT]
-            if entry & WHOLE:
-                targets[i] = self.judge(entry & ~WHOLE, values[i])
-            elif entry:
-                ranks[i] = (self.pages + <uint64_t>(entry - 1) * STRIDE
-                            + ((at >> PAGE_SHIFT) & (PAGES - 1)))
-                kml_prefetch(ranks[i])
-        for i in range(count):
-            if ranks[i] != NULL:
-                kml_prefetch(&self.starts[0] + ranks[i][0])
-                kml_prefetch(&self.starts[0] + ((ranks[i][0] + ranks[i][1]) >> 1))
-        for i in range(count):
-            if ranks[i] == NULL:
-                continue
-            # Without a branch on the comparison: it would be mispredicted half the time.
-            low = ranks[i][0]
-            left = ranks[i][1] - low
-            while left:
-                half = (left + 1) >> 1
-                low += half & -<uint32_t>(self.starts[low + half - 1] <= values[i])
-                left -= half
-            if low:
-                targets[i] = low - 1
-                kml_prefetch(&self.sizes[0] + (low - 1))
-            else:
-                ranks[i] = NULL
-        for i in range(count):
-            if ranks[i] != NULL:
-                targets[i] = self.judge(targets[i], values[i])
-
-    def lookup(self, const uint64_t[::1] values):
-        """Turn values into targets; see the stub."""
-        targets = np.empty(values.shape[0], dtype=np.uint32)
-        cdef uint32_t[::1] out = targets
-        if values.shape[0]:
-            with nogil:
-                self.resolve(&values[0], &out[0], values.shape[0])
-        return targets
-
-    @property
-    def form(self):
-        """How addresses are found: "directory" or "search"."""
-        return "directory" if self.pages != NULL else "search"
-
-    @property
-    def nbytes(self):
-        """Bytes that the index takes beside the two columns it was given."""
-        return self.page_entries * 4 + (self.regions * 4 if self.top != NULL else 0)
-
-    def __len__(self):
-        return self.starts.shape[0]
-
-
 cdef class _Block:
     """Memory of C's, handed to numpy through the buffer protocol."""
     cdef void* data
@@ -394,35 +164,43 @@ cdef object take(Column* column, dtype):
     return np.frombuffer(block, dtype=dtype)
 
 
+cdef inline void append64(Column* column, uint64_t value) noexcept nogil:
+    (<uint64_t*>(column.data + column.used))[0] = value
+    column.used += sizeof(uint64_t)
+
+
+cdef inline void append32(Column* column, uint32_t value) noexcept nogil:
+    (<uint32_t*>(column.data + column.used))[0] = value
+    column.used += sizeof(uint32_t)
+
+
+# Objects lie close together: a run of ranges with gaps of at most so many bytes is filtered at
+# one go, and what is found in the gaps dropped. To stop and start again costs more than that.
 cdef enum:
-    CANDIDATES = 2 * KML_PIECE
+    WIDEST_GAP = 512
+# A run ends after so many bytes: the rows that were looked through are then still in the cache.
+cdef uint64_t LONGEST_RUN = 256 << 10
+# Bytes that are worth a part of their own in a threaded pass.
+cdef uint64_t PART = 4 << 20
 
-cdef class _Pass:
-    # One sequential pass over ranges: fills candidates, resolves them, keeps what hits.
-    cdef ImageView view
-    cdef AddressIndex index
-    cdef kml_filter filter
-    cdef bint with_places
-    cdef Py_ssize_t hint
-    cdef Py_ssize_t pending
-    cdef uint64_t values[CANDIDATES + KML_SLACK]
-    cdef uint32_t positions[CANDIDATES + KML_SLACK]
-    cdef uint64_t places[CANDIDATES + KML_SLACK]
-    cdef uint32_t rows[CANDIDATES + KML_SLACK]
-    cdef uint32_t targets[CANDIDATES + KML_SLACK]
-    cdef Column out_targets
-    cdef Column out_places
-    cdef Column out_values
-    cdef Column out_rows
-    cdef uint64_t words, candidates, hits, own, missing
 
-    def __cinit__(self, ImageView view, AddressIndex index, int step, uint64_t mask,
-                  bint with_places):
+cdef class Pass:
+
+    def __cinit__(self, ImageView view, AddressIndex index, const uint64_t[::1] start,
+                  const uint64_t[::1] size, const int64_t[::1] owner, int step, uint64_t mask):
         if step not in (1, 2, 4, 8):
             raise ValueError(f"the alignment step is 1, 2, 4 or 8, not {step}")
+        if start.shape[0] != size.shape[0] or (
+                owner is not None and owner.shape[0] != start.shape[0]):
+            raise ValueError("the columns of the ranges differ in length")
+        if start.shape[0] >= NONE:
+            raise ValueError("too many ranges in one pass")
         self.view = view
         self.index = index
-        self.with_places = with_places
+        self.start = start
+        self.size = size
+        self.owner = owner
+        self.step_shift = step.bit_length() - 1
         self.filter.low = index.low
         self.filter.span = index.span
         self.filter.mask = mask
@@ -430,28 +208,100 @@ cdef class _Pass:
         self.filter.word_size = view.word_size
         self.filter.swapped = view.swapped
 
-    def __dealloc__(self):
-        free(self.out_targets.data)
-        free(self.out_places.data)
-        free(self.out_values.data)
-        free(self.out_rows.data)
+    cdef int scan(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        cdef Py_ssize_t r = first, until
+        cdef uint64_t begin = 0, end = 0
+        while r < last:
+            until = self.join(r, last, &begin, &end)
+            if until > r:
+                if self.scan_run(begin, end, r) < 0:
+                    return -1
+                r = until
+            else:
+                if self.scan_range(r) < 0:
+                    return -1
+                r += 1
+        return 0
 
-    cdef int run(self, const uint64_t[::1] start, const uint64_t[::1] size,
-                 const int64_t[::1] owner, int64_t[::1] offsets) noexcept nogil:
-        # offsets[r + 1] collects the hits of range r. owner[r] is the object that it is part
-        # of, -1 for none; without the array, range r is object r.
-        cdef Py_ssize_t r
-        for r in range(start.shape[0]):
-            if size[r] and self.scan_range(start[r], size[r], <uint32_t>r, owner, offsets) < 0:
-                return -1
-        return self.flush(owner, offsets)
-
-    cdef int scan_range(self, uint64_t start, uint64_t size, uint32_t row,
-                        const int64_t[::1] owner, int64_t[::1] offsets) noexcept nogil:
-        cdef uint64_t step = self.filter.step, width = self.filter.word_size
-        cdef uint64_t end, at, count, piece, until, beyond
-        cdef Py_ssize_t e
+    cdef Py_ssize_t join(self, Py_ssize_t r, Py_ssize_t last,
+                         uint64_t* begin, uint64_t* run_end) noexcept nogil:
+        # Joins ranges from r on into a run inside one extent, whose index is in `hint`. Returns
+        # the first range behind it: r itself where not even that lies in one extent.
+        cdef uint64_t start = self.start[r], size = self.size[r], prior, stop
+        cdef uint64_t step = self.filter.step, width = self.filter.word_size, lost
+        cdef Py_ssize_t e = self.view.find(start, self.hint)
         cdef Extent* extent
+        if e == self.view.extent_count:
+            return r
+        self.hint = e
+        extent = &self.view.extents[e]
+        if extent.start > start or size > extent.end - start:
+            return r
+        stop = extent.end if extent.end - start < LONGEST_RUN else start + LONGEST_RUN
+        begin[0] = start
+        run_end[0] = prior = start + size
+        while True:
+            lost = (-start) & (step - 1)
+            if size >= lost + width:
+                self.words += ((size - lost - width) >> self.step_shift) + 1
+            r += 1
+            if r == last:
+                return r
+            start = self.start[r]
+            if start < prior or start >= stop or start - run_end[0] > WIDEST_GAP:
+                return r
+            size = self.size[r]
+            if size > extent.end - start:
+                return r
+            prior = start + size
+            if size:
+                run_end[0] = prior
+
+    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r) noexcept nogil:
+        # Filters [begin, end) of the extent `hint`, and gives each candidate its range, from r on.
+        cdef uint64_t step = self.filter.step, width = self.filter.word_size
+        cdef unsigned shift = self.step_shift
+        cdef uint64_t at = (begin + step - 1) & ~(step - 1), count, piece, place
+        cdef uint64_t start = self.start[r], limit = start + self.size[r]
+        cdef Extent* extent = &self.view.extents[self.hint]
+        cdef const uint8_t* data
+        cdef size_t found
+        cdef Py_ssize_t i, kept
+        if end < at or end - at < width:
+            return 0
+        count = ((end - at - width) >> shift) + 1
+        data = extent.data + (at - extent.start)
+        while count:
+            piece = min(count, <uint64_t>KML_PIECE)
+            kept = self.pending
+            found = filter_words(&self.filter, data, piece, self.values + kept,
+                                 self.positions + kept)
+            for i in range(kept, kept + <Py_ssize_t>found):
+                place = at + (<uint64_t>self.positions[i] << shift)
+                while place >= limit:
+                    r += 1
+                    start = self.start[r]
+                    limit = start + self.size[r]
+                self.values[kept] = self.values[i]
+                self.places[kept] = place
+                self.rows[kept] = <uint32_t>r
+                kept += place >= start and limit - place >= width
+            self.pending = kept
+            if kept >= KML_PIECE and self.flush() < 0:
+                return -1
+            at += piece << shift
+            data += piece << shift
+            count -= piece
+        return 0
+
+    cdef int scan_range(self, Py_ssize_t r) noexcept nogil:
+        # A range by itself, through extents that adjoin and over what the image lacks.
+        cdef uint64_t start = self.start[r], size = self.size[r]
+        cdef uint64_t step = self.filter.step, width = self.filter.word_size
+        cdef uint64_t end, at, until, beyond
+        cdef Py_ssize_t e, i, first
+        cdef Extent* extent
+        cdef uint64_t count, piece
         cdef uint8_t word[8]
         end = start + size if size <= UINT64_MAX - start else UINT64_MAX
         if start > UINT64_MAX - step:
@@ -473,86 +323,76 @@ cdef class _Pass:
                 continue
             until = min(extent.end, end)
             if until - at >= width:
-                count = (until - at - width) // step + 1
+                count = ((until - at - width) >> self.step_shift) + 1
                 self.words += count
                 while count:
                     piece = min(count, <uint64_t>KML_PIECE)
-                    self.take_piece(extent, at, piece, row)
-                    if self.pending >= KML_PIECE and self.flush(owner, offsets) < 0:
+                    first = self.pending
+                    self.pending += filter_words(
+                        &self.filter, extent.data + (at - extent.start), piece,
+                        self.values + first, self.positions + first)
+                    for i in range(first, self.pending):
+                        self.places[i] = at + (<uint64_t>self.positions[i] << self.step_shift)
+                        self.rows[i] = <uint32_t>r
+                    if self.pending >= KML_PIECE and self.flush() < 0:
                         return -1
-                    at += piece * step
+                    at += piece << self.step_shift
                     count -= piece
             # Words that begin in this extent and end in the next: only where both adjoin.
             beyond = extent.end
             while at < beyond and at < end and end - at >= width:
                 if self.view.gather(at, word, width) == width:
                     self.words += 1
-                    self.take_word(word, at, row)
-                    if self.pending >= KML_PIECE and self.flush(owner, offsets) < 0:
+                    if self.take_word(word, at, r) < 0:
                         return -1
                 at += step
             if at < beyond:
                 return 0
         return 0
 
-    cdef inline void take_piece(self, Extent* extent, uint64_t at, size_t count,
-                                uint32_t row) noexcept nogil:
-        cdef Py_ssize_t i, first = self.pending
-        cdef size_t found = filter_words(&self.filter, extent.data + (at - extent.start), count,
-                                         self.values + first, self.positions + first)
-        self.pending += found
-        for i in range(first, self.pending):
-            self.rows[i] = row
-        if self.with_places:
-            for i in range(first, self.pending):
-                self.places[i] = at + <uint64_t>self.positions[i] * self.filter.step
-
-    cdef inline void take_word(self, const uint8_t* word, uint64_t at,
-                               uint32_t row) noexcept nogil:
+    cdef int take_word(self, const uint8_t* word, uint64_t at, Py_ssize_t r) noexcept nogil:
         cdef uint64_t value = kml_load(&self.filter, word)
         if value - self.filter.low <= self.filter.span:
             self.values[self.pending] = value
-            self.rows[self.pending] = row
             self.places[self.pending] = at
+            self.rows[self.pending] = <uint32_t>r
             self.pending += 1
+            if self.pending >= KML_PIECE:
+                return self.flush()
+        return 0
 
-    cdef int flush(self, const int64_t[::1] owner, int64_t[::1] offsets) noexcept nogil:
-        cdef Py_ssize_t i, count = self.pending
-        cdef int64_t source
-        cdef uint32_t* out
+    cdef int flush(self) noexcept nogil:
+        cdef Py_ssize_t count = self.pending
         self.pending = 0
+        self.candidates += count
         if count == 0:
             return 0
-        self.candidates += count
         self.index.resolve(self.values, self.targets, count)
-        if reserve(&self.out_targets, count * sizeof(uint32_t)) < 0:
-            return -1
-        if self.with_places and (reserve(&self.out_places, count * sizeof(uint64_t)) < 0
-                                 or reserve(&self.out_values, count * sizeof(uint64_t)) < 0
-                                 or reserve(&self.out_rows, count * sizeof(uint32_t)) < 0):
-            return -1
-        out = <uint32_t*>(self.out_targets.data + self.out_targets.used)
-        for i in range(count):
-            if self.targets[i] == NONE:
-                continue
-            source = owner[self.rows[i]] if owner is not None else <int64_t>self.rows[i]
-            if <int64_t>(self.targets[i] & ROW_MASK) == source:
-                self.own += 1
-                continue
-            out[0] = self.targets[i]
-            out += 1
-            self.hits += 1
-            if offsets is not None:
-                offsets[self.rows[i] + 1] += 1
-            if self.with_places:
-                (<uint64_t*>(self.out_places.data + self.out_places.used))[0] = self.places[i]
-                (<uint64_t*>(self.out_values.data + self.out_values.used))[0] = self.values[i]
-                (<uint32_t*>(self.out_rows.data + self.out_rows.used))[0] = self.rows[i]
-                self.out_places.used += sizeof(uint64_t)
-                self.out_values.used += sizeof(uint64_t)
-                self.out_rows.used += sizeof(uint32_t)
-        self.out_targets.used = <uint8_t*>out - self.out_targets.data
+        return self.emit(count)
+
+    cdef int emit(self, Py_ssize_t count) noexcept nogil:
         return 0
+
+    cdef inline bint hit(self, Py_ssize_t i, uint32_t* source) noexcept nogil:
+        # Whether candidate i refers to an object other than its own, which is `source`.
+        cdef uint32_t target = self.targets[i], row = self.rows[i]
+        cdef bint found = target != NONE, own
+        if self.owner is not None:
+            row = <uint32_t>self.owner[row]  # −1 is no row
+        source[0] = row
+        own = (target & ROW_MASK) == row
+        self.own += found and own
+        self.hits += found and not own
+        return found and not own
+
+    def _scan(self, Py_ssize_t first, Py_ssize_t last):
+        cdef int status
+        with nogil:
+            status = self.scan(first, last)
+            if status == 0:
+                status = self.flush()
+        if status < 0:
+            raise MemoryError
 
     def counters(self):
         return {
@@ -564,154 +404,133 @@ cdef class _Pass:
         }
 
 
-def _check_ranges(start, size, owner):
-    if start.shape[0] != size.shape[0] or (owner is not None and owner.shape[0] != start.shape[0]):
-        raise ValueError("the columns of the ranges differ in length")
-    if start.shape[0] >= NONE:
-        raise ValueError("too many ranges in one pass")
+cdef class _ReferencePass(Pass):
+    # Keeps the targets, and for each range how many there were by its end.
+    cdef int64_t[::1] offsets
+    cdef Column found
+
+    def __dealloc__(self):
+        free(self.found.data)
+
+    cdef int emit(self, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef uint32_t source
+        cdef uint32_t* out
+        cdef int64_t total
+        if reserve(&self.found, count * sizeof(uint32_t)) < 0:
+            return -1
+        out = <uint32_t*>self.found.data
+        total = <int64_t>(self.found.used // sizeof(uint32_t))
+        for i in range(count):
+            out[total] = self.targets[i]
+            total += self.hit(i, &source)
+            self.offsets[self.rows[i] + 1] = total
+        self.found.used = <size_t>total * sizeof(uint32_t)
+        return 0
+
+    def _settle(self, Py_ssize_t first, Py_ssize_t last, int64_t base, uint32_t[::1] out):
+        # Moves the targets to their place among all, and the offsets with them.
+        cdef Py_ssize_t r
+        cdef int64_t total = 0
+        with nogil:
+            for r in range(first + 1, last + 1):
+                total = max(total, self.offsets[r])
+                self.offsets[r] = base + total
+            if out is not None and self.found.used:
+                memcpy(&out[base], self.found.data, self.found.used)
+                free(self.found.data)
+                self.found.data = NULL
+
+
+cdef class _WordPass(Pass):
+    # Keeps the words themselves: where, what, whose.
+    cdef Column found_places
+    cdef Column found_values
+    cdef Column found_targets
+    cdef Column found_rows
+
+    def __dealloc__(self):
+        free(self.found_places.data)
+        free(self.found_values.data)
+        free(self.found_targets.data)
+        free(self.found_rows.data)
+
+    cdef int emit(self, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef uint32_t source
+        if (reserve(&self.found_places, count * sizeof(uint64_t)) < 0
+                or reserve(&self.found_values, count * sizeof(uint64_t)) < 0
+                or reserve(&self.found_targets, count * sizeof(uint32_t)) < 0
+                or reserve(&self.found_rows, count * sizeof(uint32_t)) < 0):
+            return -1
+        for i in range(count):
+            if self.hit(i, &source):
+                append64(&self.found_places, self.places[i])
+                append64(&self.found_values, self.values[i])
+                append32(&self.found_targets, self.targets[i])
+                append32(&self.found_rows, self.rows[i])
+        return 0
+
+
+cdef _edges(const uint64_t[::1] size, int threads):
+    # First range of each part of a pass, and one behind the last; parts weigh about the same.
+    cdef Py_ssize_t r, n = size.shape[0]
+    cdef uint64_t total = 0, share, weight = 0
+    cdef Py_ssize_t parts
+    # An object costs about as much as so many bytes.
+    cdef uint64_t each = 64
+    edges = [0]
+    if threads > 1:
+        with nogil:
+            for r in range(n):
+                total += min(size[r], UINT64_MAX // NONE) + each
+        # Several parts a thread: what one cannot know about the others' load evens out.
+        parts = max(1, min(<Py_ssize_t>threads * 4, <Py_ssize_t>(total // PART)))
+        share = total // parts + 1
+        for r in range(n):
+            weight += min(size[r], UINT64_MAX // NONE) + each
+            if weight >= share and r + 1 < n:
+                edges.append(r + 1)
+                weight = 0
+    edges.append(n)
+    return edges
 
 
 def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] start,
                        const uint64_t[::1] size, const int64_t[::1] owner=None, *,
-                       int step, uint64_t mask=UINT64_MAX):
+                       int step, uint64_t mask=UINT64_MAX, int threads=1):
     """Find the objects that ranges point into; see the stub."""
-    _check_ranges(start, size, owner)
-    cdef _Pass scan = _Pass(view, index, step, mask, False)
-    offsets_array = np.zeros(start.shape[0] + 1, dtype=np.int64)
-    cdef int64_t[::1] offsets = offsets_array
-    cdef int status
-    cdef Py_ssize_t r
-    with nogil:
-        status = scan.run(start, size, owner, offsets)
-        for r in range(start.shape[0]):
-            offsets[r + 1] += offsets[r]
-    if status < 0:
-        raise MemoryError
-    return offsets_array, take(&scan.out_targets, np.uint32), scan.counters()
+    cdef _ReferencePass part
+    cdef int64_t base = 0
+    cdef uint32_t[::1] out = None
+    offsets = np.zeros(start.shape[0] + 1, dtype=np.int64)
+    edges = _edges(size, threads)
+    spans = list(zip(edges, edges[1:]))
+    parts = [_ReferencePass(view, index, start, size, owner, step, mask) for _ in spans]
+    for part in parts:
+        part.offsets = offsets
+    workers.run(threads, [partial(part._scan, first, last)
+                          for part, (first, last) in zip(parts, spans)])
+    if len(parts) > 1:
+        targets = np.empty(sum(part.hits for part in parts), dtype=np.uint32)
+        out = targets
+    tasks = []
+    for part, (first, last) in zip(parts, spans):
+        tasks.append(partial(part._settle, first, last, base, out))
+        base += part.hits
+    workers.run(threads, tasks)
+    if len(parts) == 1:
+        part = parts[0]
+        targets = take(&part.found, np.uint32)
+    counters = [part.counters() for part in parts]
+    return offsets, targets, {name: sum(c[name] for c in counters) for name in counters[0]}
 
 
 def scan_words(ImageView view, AddressIndex index, const uint64_t[::1] start,
                const uint64_t[::1] size, const int64_t[::1] owner=None, *,
                int step, uint64_t mask=UINT64_MAX):
     """Find the words of ranges that point into objects; see the stub."""
-    _check_ranges(start, size, owner)
-    cdef _Pass scan = _Pass(view, index, step, mask, True)
-    cdef int status
-    with nogil:
-        status = scan.run(start, size, owner, None)
-    if status < 0:
-        raise MemoryError
-    return (take(&scan.out_places, np.uint64), take(&scan.out_values, np.uint64),
-            take(&scan.out_targets, np.uint32), take(&scan.out_rows, np.uint32))
-
-
-cdef class _Mark:
-    # The state of one marking: counts, what kinds of pointer were seen, the gray list.
-    cdef const int64_t[::1] offsets
-    cdef const uint32_t[::1] targets
-    cdef const int32_t[::1] min_count
-    cdef const int32_t[::1] excess
-    cdef int32_t[::1] count
-    cdef uint8_t[::1] held
-    cdef uint32_t* gray
-    cdef Py_ssize_t head, tail
-
-    def __dealloc__(self):
-        free(self.gray)
-
-    cdef inline void refer(self, uint32_t target, int64_t source) noexcept nogil:
-        cdef uint32_t row = target & ROW_MASK
-        cdef int32_t wanted = self.min_count[row], other
-        self.held[row] |= <uint8_t>(1 << (target >> ROW_BITS))
-        if wanted < 0:
-            return
-        if self.count[row] < wanted:
-            self.bump(row)
-        elif self.excess is not None:
-            # Surplus: it counts for another object, but never one's own.
-            other = self.excess[row]
-            if other >= 0 and other != source:
-                self.bump(<uint32_t>other)
-
-    cdef inline void bump(self, uint32_t row) noexcept nogil:
-        cdef int32_t wanted = self.min_count[row]
-        if self.count[row] >= wanted:
-            return
-        self.count[row] += 1
-        if self.count[row] == wanted:
-            self.gray[self.tail] = row
-            self.tail += 1
-
-    cdef void follow(self) noexcept nogil:
-        cdef uint32_t row
-        cdef int64_t i
-        while self.head < self.tail:
-            row = self.gray[self.head]
-            self.head += 1
-            if self.head + 8 < self.tail:
-                kml_prefetch(&self.offsets[0] + self.gray[self.head + 8])
-            for i in range(self.offsets[row], self.offsets[row + 1]):
-                if i + 8 < self.offsets[row + 1]:
-                    kml_prefetch(&self.count[0] + (self.targets[i + 8] & ROW_MASK))
-                self.refer(self.targets[i], row)
-
-
-def mark(const int64_t[::1] offsets, const uint32_t[::1] targets, const int32_t[::1] min_count,
-         const uint32_t[::1] roots, *, const int32_t[::1] excess=None,
-         const uint32_t[::1] order=None, const uint8_t[::1] modified=None):
-    """Count references from the roots on; see the stub."""
-    cdef Py_ssize_t i, row, n = min_count.shape[0]
-    cdef _Mark state = _Mark.__new__(_Mark)
-    cdef uint32_t top = 0
-    if offsets.shape[0] != n + 1 or (order is not None and order.shape[0] != n) or (
-            excess is not None and excess.shape[0] != n) or (
-            modified is not None and modified.shape[0] != n):
-        raise ValueError("the columns of the objects differ in length")
-    if offsets[0] != 0 or offsets[n] != targets.shape[0]:
-        raise ValueError("the offsets do not fit the targets")
-    with nogil:
-        for i in range(n):
-            top |= offsets[i] > offsets[i + 1]
-        if order is not None:
-            for i in range(n):
-                top |= order[i] >= n
-        if excess is not None:
-            for i in range(n):
-                top |= excess[i] >= n
-        for i in range(targets.shape[0]):
-            top |= (targets[i] & ROW_MASK) >= n
-        for i in range(roots.shape[0]):
-            top |= (roots[i] & ROW_MASK) >= n
-    if top:
-        raise ValueError("a reference names an object that is not in the table")
-    count_array = np.zeros(n, dtype=np.int32)
-    held_array = np.zeros(n, dtype=np.uint8)
-    state.offsets = offsets
-    state.targets = targets
-    state.min_count = min_count
-    state.excess = excess
-    state.count = count_array
-    state.held = held_array
-    state.gray = <uint32_t*>malloc((n + 1) * sizeof(uint32_t))
-    if state.gray == NULL:
-        raise MemoryError
-    if n == 0:
-        return count_array, held_array
-    with nogil:
-        for i in range(n):
-            row = order[i] if order is not None else i
-            if min_count[row] == 0:
-                state.gray[state.tail] = <uint32_t>row
-                state.tail += 1
-        for i in range(roots.shape[0]):
-            state.refer(roots[i], -1)
-        state.follow()
-        if modified is not None:
-            for i in range(n):
-                row = order[i] if order is not None else i
-                if modified[row] and state.count[row] < min_count[row]:
-                    state.count[row] = min_count[row]
-                    state.gray[state.tail] = <uint32_t>row
-                    state.tail += 1
-            state.follow()
-    return count_array, held_array
+    cdef _WordPass scan = _WordPass(view, index, start, size, owner, step, mask)
+    scan._scan(0, start.shape[0])
+    return (take(&scan.found_places, np.uint64), take(&scan.found_values, np.uint64),
+            take(&scan.found_targets, np.uint32), take(&scan.found_rows, np.uint32))

@@ -116,7 +116,7 @@ kml_filter_avx2(const kml_filter *f, const uint8_t *p, size_t count, uint64_t *v
 #endif
 
 /* The best level this processor has, unless one is named; NULL for a name it does not have. */
-static kml_filter_function kml_choose(const char *wanted, const char **chosen) {
+static inline kml_filter_function kml_choose(const char *wanted, const char **chosen) {
 #ifdef KML_X86
     __builtin_cpu_init();
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");

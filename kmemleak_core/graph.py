@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._scan import NO_TARGET, AddressIndex, scan_words
+from ._index import NO_TARGET, AddressIndex
+from ._scan import scan_words
 from .errors import FaultError
 from .scan import Colour, ScanResult, scan_plan
 

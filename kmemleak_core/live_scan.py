@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ._scan import NO_TARGET, AddressIndex, extract_references, mark
+from ._index import NO_TARGET, AddressIndex
+from ._mark import mark
+from ._scan import extract_references
 from .errors import FaultError
 from .image import MemoryImage
 from .live import LiveMemory

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._scan import NO_TARGET, AddressIndex, extract_references, mark
+from ._index import NO_TARGET, AddressIndex
+from ._mark import mark
+from ._scan import extract_references
 from .errors import UsageError
 from .image import MemoryImage
 from .objects import ObjectFlags, ObjectTable

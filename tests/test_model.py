@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from intervaltree import IntervalTree
 
 import kmemleak_core as km
-from kmemleak_core._scan import NO_TARGET, ROWS, AddressIndex
+from kmemleak_core._index import NO_TARGET, ROWS, AddressIndex
 
 
 def image_of(*segments, **options):

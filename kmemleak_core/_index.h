@@ -1,0 +1,263 @@
+/* The rank bitmap: finds the object that holds an address with one cache miss.
+ *
+ * The address range is cut into granules, of the size to which every object is aligned. A line of
+ * 64 bytes describes 128 of them: where objects start, which granules lie wholly inside one, which
+ * only in part; and how many objects start before each half of the line. The object of an address
+ * is that rank plus the starts up to its granule, less one.
+ *
+ * A table with an entry for each region of 2 MiB leads to the lines. A region that nobody uses
+ * leads to line 0, which is empty; one that a single object covers leads to a line of its own; so
+ * a span of terabytes costs what is in it.
+ */
+#ifndef KMEMLEAK_INDEX_H
+#define KMEMLEAK_INDEX_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define KML_NONE 0xFFFFFFFFu
+#define KML_ROW_BITS 30
+#define KML_ROW_MASK ((1u << KML_ROW_BITS) - 1)
+#define KML_INTERIOR (1u << KML_ROW_BITS)
+#define KML_REGION_SHIFT 21
+/* Values are resolved so many at a time: their cache misses overlap instead of adding up. */
+#define KML_BATCH 1024
+
+typedef struct {
+    uint32_t rank[2]; /* objects that start before the line, before its second half */
+    uint64_t start[2];
+    uint64_t full[2];
+    uint64_t partial[2];
+    uint64_t unused;
+} kml_line;
+
+typedef struct {
+    uint32_t line; /* of the region's first granule */
+    uint32_t mask; /* applied to a line's number in the region: 0 where one line is all there is */
+} kml_region;
+
+typedef struct {
+    const uint64_t *starts;
+    const uint64_t *sizes;
+    size_t count;
+    uint64_t base;      /* address of the first region */
+    size_t regions;     /* one more entry follows, for whatever lies beyond */
+    kml_region *top;
+    kml_line *lines;
+    size_t line_count;
+    unsigned shift;     /* a granule's bytes are 1 << shift */
+    int inclusive_end;  /* the address past an object's end is the object's */
+    int interior;       /* addresses behind an object's start are the object's */
+} kml_ranks;
+
+/* Zeroed memory, page by page as it is first written; NULL if there is none. Huge pages save a
+ * miss of the TLB a lookup, but only where most of what they cover is used. */
+static inline void *kml_map(size_t nbytes, int huge) {
+    void *data = mmap(NULL, nbytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (huge) madvise(data, nbytes, MADV_HUGEPAGE);
+#endif
+    return data;
+}
+
+static inline void kml_unmap(void *data, size_t nbytes) {
+    if (data) munmap(data, nbytes);
+}
+
+static inline size_t kml_lines_in_region(const kml_ranks *ranks) {
+    return (size_t)1 << (KML_REGION_SHIFT - 7 - ranks->shift);
+}
+
+/* The first value after row i that is not the row's, less the base. */
+static inline uint64_t kml_limit(const kml_ranks *ranks, size_t i) {
+    uint64_t start = ranks->starts[i] - ranks->base, size = ranks->sizes[i];
+    return size ? start + size + (unsigned)ranks->inclusive_end : start + 1;
+}
+
+/* Lays the regions out: each that an object lies in gets its lines, or shares one. Returns how
+ * many lines there are; with no table, only counts them. */
+static inline size_t kml_lay_out(kml_ranks *ranks) {
+    const size_t block = kml_lines_in_region(ranks);
+    size_t lines = 1, known = 0; /* line 0 is empty; regions below `known` are laid out */
+    for (size_t i = 0; i < ranks->count; i++) {
+        uint64_t limit = kml_limit(ranks, i);
+        size_t first = (ranks->starts[i] - ranks->base) >> KML_REGION_SHIFT;
+        size_t last = (limit - 1) >> KML_REGION_SHIFT;
+        if (last < known) continue;
+        if (first >= known) {
+            if (ranks->top) ranks->top[first] = (kml_region){(uint32_t)lines, (uint32_t)block - 1};
+            lines += block;
+            known = first + 1;
+        }
+        if (last < known) continue;
+        /* Regions behind the object's first, all its own but for the last perhaps. */
+        uint64_t end = ranks->starts[i] - ranks->base + ranks->sizes[i];
+        size_t whole = (size_t)(end >> KML_REGION_SHIFT);
+        if (whole > known) {
+            if (ranks->top) {
+                kml_line *line = &ranks->lines[lines];
+                line->rank[0] = line->rank[1] = (uint32_t)i + 1;
+                line->full[0] = line->full[1] = UINT64_MAX;
+                for (size_t r = known; r < whole; r++)
+                    ranks->top[r] = (kml_region){(uint32_t)lines, 0};
+            }
+            lines += 1;
+            known = whole;
+        }
+        if (last >= known) {
+            if (ranks->top) ranks->top[last] = (kml_region){(uint32_t)lines, (uint32_t)block - 1};
+            lines += block;
+            known = last + 1;
+        }
+    }
+    return lines;
+}
+
+static inline kml_line *kml_line_of(const kml_ranks *ranks, uint64_t at) {
+    kml_region region = ranks->top[at >> KML_REGION_SHIFT];
+    return &ranks->lines[region.line + ((uint32_t)(at >> (ranks->shift + 7)) & region.mask)];
+}
+
+/* The row from which on, at or after `row`, no line is shared with an earlier row. */
+static inline size_t kml_split(const kml_ranks *ranks, size_t row) {
+    for (; row > 0 && row < ranks->count; row++) {
+        uint64_t start = ranks->starts[row] - ranks->base;
+        if ((kml_limit(ranks, row - 1) - 1) >> (ranks->shift + 7) < start >> (ranks->shift + 7))
+            break;
+    }
+    return row;
+}
+
+/* Describes rows [first, last) in their lines; parts made by kml_split go in any order. */
+static inline void kml_describe(const kml_ranks *ranks, size_t first, size_t last) {
+    const unsigned shift = ranks->shift;
+    kml_line *line = NULL;
+    uint64_t number = UINT64_MAX;
+    for (size_t i = first; i < last; i++) {
+        const uint64_t start = ranks->starts[i] - ranks->base;
+        uint64_t granule = start >> shift;
+        const uint64_t solid = (start + ranks->sizes[i]) >> shift; /* the first one not full */
+        const uint64_t end = (kml_limit(ranks, i) - 1) >> shift;    /* the last one touched */
+        if (granule >> 7 != number) {
+            if (line) line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
+            number = granule >> 7;
+            line = kml_line_of(ranks, start);
+            line->rank[0] = (uint32_t)i;
+        }
+        line->start[granule >> 6 & 1] |= 1ull << (granule & 63);
+        for (;;) {
+            const unsigned half = granule >> 6 & 1;
+            const uint64_t next = (granule | 63) + 1; /* the next half's first granule */
+            if (solid > granule) {
+                const uint64_t run = (solid < next ? solid : next) - granule;
+                line->full[half] |= (UINT64_MAX >> (64 - run)) << (granule & 63);
+            }
+            if (end == solid && solid >= granule && solid < next)
+                line->partial[half] |= 1ull << (solid & 63);
+            if (end < next) break;
+            granule = next;
+            if (half) {
+                line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
+                /* Regions that are the object's alone were described when they were laid out. */
+                while (granule <= end &&
+                       ranks->top[granule << shift >> KML_REGION_SHIFT].mask == 0)
+                    granule += 1ull << (KML_REGION_SHIFT - shift);
+                if (granule > end) {
+                    line = NULL;
+                    number = UINT64_MAX;
+                    break;
+                }
+                number = granule >> 7;
+                line = kml_line_of(ranks, granule << shift);
+                line->rank[0] = (uint32_t)i + 1;
+            }
+        }
+    }
+    if (line) line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
+}
+
+/* The number of bits set, where the processor may have no instruction for it. */
+static inline unsigned kml_count_bits(uint64_t bits) {
+    bits -= bits >> 1 & 0x5555555555555555ull;
+    bits = (bits & 0x3333333333333333ull) + (bits >> 2 & 0x3333333333333333ull);
+    return (unsigned)(((bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Full) * 0x0101010101010101ull >> 56);
+}
+
+/* Turns values into targets, as _index.pyi describes them, but for those that the lines alone do
+ * not decide: their positions go to `open`, the row to judge by to `targets`. */
+typedef size_t (*kml_resolver)(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets,
+                               uint16_t *open, size_t count);
+
+__attribute__((always_inline)) static inline size_t
+kml_resolve_with(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets, uint16_t *open,
+                 size_t count, unsigned (*count_bits)(uint64_t)) {
+    const kml_line *line_of[KML_BATCH];
+    const kml_region *top = ranks->top;
+    const kml_line *lines = ranks->lines;
+    const uint64_t base = ranks->base, regions = ranks->regions;
+    const unsigned shift = ranks->shift;
+    const uint64_t within = ((uint64_t)1 << shift) - 1;
+    const uint32_t interior = ranks->interior ? 0 : KML_NONE;
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t at = values[i] - base;
+        uint64_t r = at >> KML_REGION_SHIFT;
+        r = r < regions ? r : regions;
+        line_of[i] = lines + (top[r].line + ((uint32_t)(at >> (shift + 7)) & top[r].mask));
+        __builtin_prefetch(line_of[i], 0, 3);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t at = values[i] - base;
+        const kml_line *line = line_of[i];
+        const unsigned half = (unsigned)(at >> (shift + 6)) & 1;
+        const unsigned bit = (unsigned)(at >> shift) & 63;
+        const uint64_t start = line->start[half];
+        const uint32_t row = line->rank[half] + count_bits(start << (63 - bit)) - 1;
+        const uint32_t first = (uint32_t)(start >> bit & 1) & (uint32_t)((at & within) == 0);
+        const uint32_t full = (uint32_t)(line->full[half] >> bit & 1);
+        const uint32_t partial = (uint32_t)(line->partial[half] >> bit & 1);
+        uint32_t target = full ? (row | KML_INTERIOR) | interior : KML_NONE;
+        const uint32_t unsure = partial & ~full & ~first & 1;
+        target = first | unsure ? row : target;
+        targets[i] = target;
+        open[left] = (uint16_t)i;
+        left += unsure;
+    }
+    return left;
+}
+
+static inline unsigned kml_count_bits_at_once(uint64_t bits) {
+    return (unsigned)__builtin_popcountll(bits);
+}
+
+static inline size_t kml_resolve_plain(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets,
+                                uint16_t *open, size_t count) {
+    return kml_resolve_with(ranks, values, targets, open, count, kml_count_bits);
+}
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+__attribute__((target("popcnt,bmi,bmi2"))) static inline size_t
+kml_resolve_counting(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets,
+                     uint16_t *open, size_t count) {
+    return kml_resolve_with(ranks, values, targets, open, count, kml_count_bits_at_once);
+}
+#endif
+
+/* The resolver to use: `plain` is the one that every processor has. */
+static inline kml_resolver kml_choose_resolver(int plain) {
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    __builtin_cpu_init();
+    if (!plain && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2"))
+        return kml_resolve_counting;
+#elif defined(__aarch64__)
+    if (!plain) return kml_resolve_plain;
+#endif
+    (void)plain;
+    return kml_resolve_plain;
+}
+
+#endif

@@ -1,0 +1,349 @@
+# cython: embedsignature=False
+"""Marking: turns references into counts, breadth-first from the roots as kmemleak's gray list."""
+
+import numpy as np
+
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from ._index cimport NONE, ROW_BITS, ROW_MASK, AddressIndex
+from ._scan cimport ImageView, Pass
+
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
+
+
+cdef enum:
+    # References are taken so many at a time: their cache misses overlap instead of adding up.
+    BATCH = 256
+    # How far ahead in the gray list an object's offsets, then its list (or its memory), are asked
+    # for.
+    AHEAD_ROWS = 32
+    AHEAD_LISTS = 16
+    # In an object's mark: the kinds of pointer seen (1 start, 2 interior, 4 past the end), and
+    # whether one reference would make it gray.
+    KINDS = 7
+    WHITE = 8
+
+
+cdef class _Mark:
+    # The state of one marking. Where no object wants two references and none is surplus for
+    # another, a byte an object is all there is to touch; else `count` is kept as well.
+    cdef const int32_t[::1] min_count
+    cdef const int32_t[::1] excess
+    cdef const uint32_t[::1] order
+    cdef int32_t[::1] count
+    cdef uint8_t[::1] marks
+    cdef bint simple
+    cdef uint32_t* gray
+    cdef Py_ssize_t head, tail
+
+    def __cinit__(self, const int32_t[::1] min_count, const int32_t[::1] excess,
+                  const uint32_t[::1] order):
+        cdef Py_ssize_t i, row, n = min_count.shape[0]
+        cdef bint wrong = False, simple = excess is None
+        cdef uint8_t[::1] marks = np.empty(n, dtype=np.uint8)
+        if order is not None and order.shape[0] != n or (
+                excess is not None and excess.shape[0] != n):
+            raise ValueError("the columns of the objects differ in length")
+        self.min_count = min_count
+        self.excess = excess
+        self.order = order
+        self.marks = marks
+        self.gray = <uint32_t*>malloc((n + 1) * sizeof(uint32_t))
+        if self.gray == NULL:
+            raise MemoryError
+        with nogil:
+            for i in range(n):
+                simple &= min_count[i] <= 1
+                marks[i] = (min_count[i] > 0) * WHITE
+            if order is not None:
+                for i in range(n):
+                    wrong |= order[i] >= n
+            if excess is not None:
+                for i in range(n):
+                    wrong |= excess[i] >= n
+        if wrong:
+            raise ValueError("a reference names an object that is not in the table")
+        self.simple = simple
+        self.count = np.zeros(0 if simple else n, dtype=np.int32)
+        with nogil:
+            for i in range(n):
+                row = order[i] if order is not None else i
+                if min_count[row] == 0:
+                    self.push(<uint32_t>row)
+
+    def __dealloc__(self):
+        free(self.gray)
+
+    cdef inline void push(self, uint32_t row) noexcept nogil:
+        self.gray[self.tail] = row
+        self.tail += 1
+
+    cdef void refer(self, const uint32_t* targets, const uint32_t* sources,
+                    Py_ssize_t count) noexcept nogil:
+        # Takes references in their order; sources[i] is the row that holds one, NONE for a root.
+        cdef Py_ssize_t i, tail = self.tail
+        cdef uint32_t row
+        cdef uint8_t mark
+        cdef uint8_t* marks
+        cdef uint32_t* gray
+        if not self.simple:
+            for i in range(count):
+                self.refer_once(targets[i], sources[i])
+            return
+        if count:
+            marks = &self.marks[0]
+            gray = self.gray
+            for i in range(count):
+                row = targets[i] & ROW_MASK
+                mark = marks[row]
+                marks[row] = (mark | <uint8_t>(1 << (targets[i] >> ROW_BITS))) & KINDS
+                # Without a branch: which objects are new is what nobody can foretell.
+                gray[tail] = row
+                tail += (mark & WHITE) != 0
+            self.tail = tail
+
+    cdef inline void refer_once(self, uint32_t target, uint32_t source) noexcept nogil:
+        cdef uint32_t row = target & ROW_MASK
+        cdef int32_t wanted = self.min_count[row], other
+        self.marks[row] |= <uint8_t>(1 << (target >> ROW_BITS))
+        if wanted < 0:
+            return
+        if self.count[row] < wanted:
+            self.bump(row)
+        elif self.excess is not None:
+            # Surplus: it counts for another object, but never one's own.
+            other = self.excess[row]
+            if other >= 0 and <uint32_t>other != source:
+                self.bump(<uint32_t>other)
+
+    cdef inline void bump(self, uint32_t row) noexcept nogil:
+        cdef int32_t wanted = self.min_count[row]
+        if self.count[row] >= wanted:
+            return
+        self.count[row] += 1
+        if self.count[row] == wanted:
+            self.marks[row] &= KINDS
+            self.push(row)
+
+    cdef void start(self, const uint32_t[::1] roots) noexcept nogil:
+        cdef uint32_t nobody[BATCH]
+        cdef Py_ssize_t i, at = 0, size
+        for i in range(BATCH):
+            nobody[i] = NONE
+        while at < roots.shape[0]:
+            size = min(roots.shape[0] - at, <Py_ssize_t>BATCH)
+            for i in range(at, at + size):
+                prefetch(&self.marks[roots[i] & ROW_MASK])
+            self.refer(&roots[at], nobody, size)
+            at += size
+
+    cdef void take_modified(self, const uint8_t[::1] modified) noexcept nogil:
+        # What is white still but has changed since is gray after all, in the order of allocation.
+        cdef Py_ssize_t i, row
+        for i in range(modified.shape[0]):
+            row = self.order[i] if self.order is not None else i
+            if modified[row] and self.marks[row] & WHITE:
+                self.marks[row] &= KINDS
+                if not self.simple:
+                    self.count[row] = self.min_count[row]
+                self.push(<uint32_t>row)
+
+    cdef void follow(self) noexcept nogil:
+        pass
+
+    cdef run(self, const uint32_t[::1] roots, const uint8_t[::1] modified):
+        cdef Py_ssize_t i, n = self.min_count.shape[0]
+        cdef const int32_t[::1] min_count = self.min_count
+        cdef uint8_t[::1] marks = self.marks
+        cdef int32_t[::1] count
+        if modified is not None and modified.shape[0] != n:
+            raise ValueError("the columns of the objects differ in length")
+        _check(roots, n)
+        if n:
+            with nogil:
+                self.start(roots)
+                self.follow()
+                if modified is not None:
+                    self.take_modified(modified)
+                    self.follow()
+        if self.simple:
+            self.count = count = np.empty(n, dtype=np.int32)
+            with nogil:
+                for i in range(n):
+                    count[i] = (min_count[i] == 1) & ((marks[i] & WHITE) == 0)
+        with nogil:
+            for i in range(n):
+                marks[i] &= KINDS
+        return np.asarray(self.count), np.asarray(marks)
+
+
+cdef _check(const uint32_t[::1] targets, Py_ssize_t n):
+    cdef uint32_t top = 0
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(targets.shape[0]):
+            top = max(top, targets[i] & ROW_MASK)
+    if targets.shape[0] and top >= n:
+        raise ValueError("a reference names an object that is not in the table")
+
+
+cdef class _ListMark(_Mark):
+    # Follows reference lists.
+    cdef const int64_t[::1] offsets
+    cdef const uint32_t[::1] targets
+
+    cdef void follow(self) noexcept nogil:
+        cdef uint32_t batch[BATCH]
+        cdef uint32_t sources[BATCH]
+        cdef uint32_t row = 0, target
+        cdef int64_t at = 0, end = 0, i
+        cdef Py_ssize_t filled
+        cdef const int64_t* offsets = &self.offsets[0]
+        cdef const uint32_t* targets = &self.targets[0] if self.targets.shape[0] else NULL
+        cdef const uint8_t* marks = &self.marks[0]
+        cdef bint simple = self.simple
+        while True:
+            filled = 0
+            while filled < BATCH:
+                if at == end:
+                    if self.head == self.tail:
+                        break
+                    row = self.gray[self.head]
+                    self.head += 1
+                    if self.head + AHEAD_ROWS < self.tail:
+                        prefetch(offsets + self.gray[self.head + AHEAD_ROWS])
+                    if self.head + AHEAD_LISTS < self.tail:
+                        prefetch(targets + offsets[self.gray[self.head + AHEAD_LISTS]])
+                    at = offsets[row]
+                    end = offsets[row + 1]
+                    continue
+                i = min(end - at, <int64_t>(BATCH - filled))
+                while i:
+                    target = targets[at]
+                    prefetch(marks + (target & ROW_MASK))
+                    if not simple:
+                        prefetch(&self.count[0] + (target & ROW_MASK))
+                        sources[filled] = row
+                    batch[filled] = target
+                    filled += 1
+                    at += 1
+                    i -= 1
+            if filled == 0:
+                return
+            self.refer(batch, sources, filled)
+
+
+def mark(const int64_t[::1] offsets, const uint32_t[::1] targets, const int32_t[::1] min_count,
+         const uint32_t[::1] roots, *, const int32_t[::1] excess=None,
+         const uint32_t[::1] order=None, const uint8_t[::1] modified=None):
+    """Count references from the roots on; see the stub."""
+    cdef Py_ssize_t i, n = min_count.shape[0]
+    cdef bint wrong = False
+    cdef _ListMark state
+    if offsets.shape[0] != n + 1:
+        raise ValueError("the columns of the objects differ in length")
+    with nogil:
+        for i in range(n):
+            wrong |= offsets[i] > offsets[i + 1]
+    if wrong or offsets[0] != 0 or offsets[n] != targets.shape[0]:
+        raise ValueError("the offsets do not fit the targets")
+    _check(targets, n)
+    state = _ListMark(min_count, excess, order)
+    state.offsets = offsets
+    state.targets = targets
+    return state.run(roots, modified)
+
+
+cdef class _GrayPass(Pass):
+    # Hands what it finds to a marking at once.
+    cdef _Mark state
+
+    cdef int emit(self, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i, kept = 0
+        cdef uint32_t source
+        for i in range(count):
+            self.targets[kept] = self.targets[i]
+            if self.hit(i, &source):
+                self.rows[kept] = source
+                kept += 1
+        self.state.refer(self.targets, self.rows, kept)
+        return 0
+
+
+    cdef void expect(self, Py_ssize_t r) noexcept nogil:
+        # Asks for the memory of a range that is soon scanned.
+        cdef Py_ssize_t e = self.view.find(self.start[r], self.hint)
+        cdef uint64_t offset, end
+        if e == self.view.extent_count or self.start[r] < self.view.extents[e].start:
+            return
+        offset = self.start[r] - self.view.extents[e].start
+        end = min(self.view.extents[e].end - self.view.extents[e].start, offset + 4 * 64)
+        while offset < end:
+            prefetch(self.view.extents[e].data + offset)
+            offset += 64
+
+
+cdef class _GrayMark(_Mark):
+    # Scans gray objects themselves: nothing is kept but the marks.
+    # Nothing in it can fail: a pass that keeps nothing allocates nothing.
+    cdef _GrayPass scan
+    cdef const int64_t[::1] first_range
+
+    cdef inline Py_ssize_t range_of(self, Py_ssize_t row) noexcept nogil:
+        return self.first_range[row] if self.first_range is not None else row
+
+    cdef void follow(self) noexcept nogil:
+        cdef Py_ssize_t row, ahead
+        while True:
+            while self.head < self.tail:
+                row = self.gray[self.head]
+                self.head += 1
+                if self.head + AHEAD_ROWS < self.tail:
+                    ahead = self.range_of(self.gray[self.head + AHEAD_ROWS])
+                    if ahead < self.scan.start.shape[0]:
+                        prefetch(&self.scan.start[0] + ahead)
+                        prefetch(&self.scan.size[0] + ahead)
+                if self.head + AHEAD_LISTS < self.tail:
+                    ahead = self.range_of(self.gray[self.head + AHEAD_LISTS])
+                    if ahead < self.scan.start.shape[0]:
+                        self.scan.expect(ahead)
+                self.scan.scan(self.range_of(row), self.range_of(row + 1))
+            if self.scan.pending == 0:
+                return
+            self.scan.flush()
+
+
+def mark_by_scanning(ImageView view, AddressIndex index, const uint64_t[::1] start,
+                     const uint64_t[::1] size, const int64_t[::1] owner,
+                     const int64_t[::1] first_range, const int32_t[::1] min_count,
+                     const uint32_t[::1] roots, *, int step, uint64_t mask=UINT64_MAX,
+                     const int32_t[::1] excess=None, const uint32_t[::1] order=None,
+                     const uint8_t[::1] modified=None):
+    """Count references from the roots on, scanning what becomes gray; see the stub."""
+    cdef Py_ssize_t i, n = min_count.shape[0]
+    cdef bint wrong = False
+    cdef _GrayPass scan = _GrayPass(view, index, start, size, owner, step, mask)
+    cdef _GrayMark state = _GrayMark(min_count, excess, order)
+    if len(index) != n:
+        raise ValueError("the columns of the objects differ in length")
+    if first_range is None:
+        wrong = start.shape[0] != n
+    else:
+        if first_range.shape[0] != n + 1:
+            raise ValueError("the columns of the objects differ in length")
+        with nogil:
+            for i in range(n):
+                wrong |= first_range[i] > first_range[i + 1]
+        wrong |= first_range[0] != 0 or first_range[n] != start.shape[0]
+    if wrong:
+        raise ValueError("the ranges do not fit the objects")
+    scan.state = state
+    state.scan = scan
+    state.first_range = first_range
+    count, held = state.run(roots, modified)
+    # The two hold each other.
+    scan.state = state.scan = None
+    return count, held, scan.counters()
