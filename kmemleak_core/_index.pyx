@@ -47,8 +47,8 @@ cdef enum:
 cdef uint32_t WHOLE = 0x80000000
 # Beyond 256 TiB a top table itself would be the cost.
 cdef uint64_t MOST_REGIONS = <uint64_t>1 << 27
-# Below so many objects a part is not worth a thread.
-cdef Py_ssize_t PART = 1 << 17
+# So many objects are worth a part of their own in a threaded build.
+cdef Py_ssize_t part_rows = 1 << 17
 
 cdef kml_resolver resolve_ranks = kml_choose_resolver(0)
 
@@ -56,6 +56,14 @@ cdef kml_resolver resolve_ranks = kml_choose_resolver(0)
 cdef void choose_resolver(bint plain) noexcept:
     global resolve_ranks
     resolve_ranks = kml_choose_resolver(plain)
+
+
+def _choose_part(Py_ssize_t rows):
+    """Set how many objects are worth a part of their own; return how many were. For tests."""
+    global part_rows
+    before = part_rows
+    part_rows = rows
+    return before
 
 
 cdef class AddressIndex:
@@ -157,7 +165,7 @@ cdef class AddressIndex:
             raise MemoryError
         with nogil:
             kml_lay_out(&self.ranks)
-        parts = max(1, min(<Py_ssize_t>threads, n // PART))
+        parts = max(1, min(<Py_ssize_t>threads, n // part_rows))
         edges = [int(kml_split(&self.ranks, n * p // parts)) for p in range(parts)]
         workers.run(threads, [partial(self._describe, first, last)
                               for first, last in zip(edges, edges[1:] + [n], strict=True)])

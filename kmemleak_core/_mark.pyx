@@ -262,16 +262,8 @@ cdef class _GrayPass(Pass):
     cdef _Mark state
 
     cdef int emit(self, Py_ssize_t count) noexcept nogil:
-        cdef Py_ssize_t i, kept = 0
-        cdef uint32_t source
-        for i in range(count):
-            self.targets[kept] = self.targets[i]
-            if self.hit(i, &source):
-                self.rows[kept] = source
-                kept += 1
-        self.state.refer(self.targets, self.rows, kept)
+        self.state.refer(self.targets, self.sources, count)
         return 0
-
 
     cdef void expect(self, Py_ssize_t r) noexcept nogil:
         # Asks for the memory of a range that is soon scanned.

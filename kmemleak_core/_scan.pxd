@@ -57,6 +57,8 @@ cdef class Pass:
     cdef uint64_t places[2 * KML_PIECE + KML_SLACK]
     cdef uint32_t rows[2 * KML_PIECE + KML_SLACK]
     cdef uint32_t targets[2 * KML_PIECE + KML_SLACK]
+    cdef uint32_t sources[2 * KML_PIECE + KML_SLACK]
+    cdef uint32_t kept[2 * KML_PIECE + KML_SLACK]
     cdef uint64_t words, candidates, hits, own, missing
 
     # Scans ranges [first, last); candidates may be left pending. −1: out of memory.
@@ -65,10 +67,11 @@ cdef class Pass:
     # Resolves and emits what is pending.
     cdef int flush(self) noexcept nogil
 
-    # Takes candidates 0 to count: their places, values, targets and ranges (rows).
+    # Takes what refers to an object other than its own: hit i has targets[i], sources[i] (the
+    # row that holds it) and, at k = kept[i], places[k], values[k] and rows[k] (the range).
     cdef int emit(self, Py_ssize_t count) noexcept nogil
 
-    cdef bint hit(self, Py_ssize_t i, uint32_t* source) noexcept nogil
+    cdef Py_ssize_t sift(self, Py_ssize_t count) noexcept nogil
     cdef Py_ssize_t join(self, Py_ssize_t r, Py_ssize_t last,
                          uint64_t* begin, uint64_t* run_end) noexcept nogil
     cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r) noexcept nogil

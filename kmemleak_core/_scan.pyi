@@ -1,7 +1,6 @@
-"""Reference of the engine: address index, scan of words, marking.
+"""Reference of the word scan: which words of an image point into objects.
 
-A *target* is a ``uint32``: the object's row in its low 30 bits (`ROWS`), the kind of pointer in
-the two above: 0 to the object's start, 1 to its interior, 2 one past its end. `NO_TARGET` is none.
+What a *target* is, `_index` tells.
 """
 
 from collections.abc import Sequence
@@ -9,13 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS: int
-NO_TARGET: int
+from ._index import AddressIndex
+
 #: Instruction set in use, chosen at import or by the environment variable KMEMLEAK_SIMD.
 simd_level: str
 
 def _choose_level(wanted: str) -> str:
     """Switch to a level by name ("" is the best one there is); return its name. For tests."""
+
+def _choose_part(nbytes: int) -> int:
+    """Set how many bytes are worth a part of their own; return how many were. For tests."""
 
 class ImageView:
     """An image as the engine sees it: raw pointers to sorted extents, kept alive by the view.
@@ -42,51 +44,6 @@ class ImageView:
         cls, segments: Sequence[tuple[int, NDArray[np.uint8]]], word_size: int, big_endian: bool
     ) -> ImageView: ...
 
-class AddressIndex:
-    """Finds the object that holds an address.
-
-    Parameters
-    ----------
-    address, size
-        ``(n,)`` ``uint64``, sorted by address, without overlaps; kept, not copied. An object of
-        size 0 occupies its start address alone.
-    flags
-        ``(n,)`` ``uint8``, `ObjectFlags`; only EXACT_END matters here.
-    inclusive_end
-        Whether the address one past an object's end is the object's, where no other object
-        starts there and the object's end is not exact.
-    interior
-        Whether addresses behind the start count at all.
-
-    Raises
-    ------
-    ValueError
-        Columns of different lengths, 2**30 objects or more, objects out of order, overlapping
-        or at the very end of the address space.
-    """
-
-    low: int
-    span: int
-    inclusive_end: bool
-    interior: bool
-    def __new__(
-        cls,
-        address: NDArray[np.uint64],
-        size: NDArray[np.uint64],
-        flags: NDArray[np.uint8] | None = None,
-        *,
-        inclusive_end: bool = False,
-        interior: bool = True,
-    ) -> AddressIndex: ...
-    @property
-    def form(self) -> str: ...
-    @property
-    def nbytes(self) -> int: ...
-    def lookup(self, values: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Return the target of each value, `NO_TARGET` for none; ``(n,)`` ``uint32``."""
-
-    def __len__(self) -> int: ...
-
 def extract_references(
     view: ImageView,
     index: AddressIndex,
@@ -96,6 +53,7 @@ def extract_references(
     *,
     step: int,
     mask: int = ...,
+    threads: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], dict[str, int]]:
     """Find the objects that ranges of memory point into, in one sequential pass.
 
@@ -112,6 +70,8 @@ def extract_references(
         Words start at multiples of so many bytes: 1, 2, 4 or 8.
     mask
         Applied to each word before it is looked up.
+    threads
+        How many may scan at once; the result is the same for any number.
 
     Returns
     -------
@@ -122,6 +82,13 @@ def extract_references(
     counters : dict
         ``words`` read, ``candidates`` within the objects' bounds, ``hits``,
         ``self_references``, ``missing_bytes`` of the ranges that the image lacks.
+
+    Raises
+    ------
+    ValueError
+        Columns of different lengths, 2**32 - 1 ranges or more, or a step that is none.
+    MemoryError
+        The references outgrow the memory there is.
     """
 
 def scan_words(
@@ -138,46 +105,4 @@ def scan_words(
 
     The parameters are those of `extract_references`; the four columns have one row for each word
     that hits.
-    """
-
-def mark(
-    offsets: NDArray[np.int64],
-    targets: NDArray[np.uint32],
-    min_count: NDArray[np.int32],
-    roots: NDArray[np.uint32],
-    *,
-    excess: NDArray[np.int32] | None = None,
-    order: NDArray[np.uint32] | None = None,
-    modified: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Count the references that lead from the roots to each object, as kmemleak does.
-
-    Parameters
-    ----------
-    offsets, targets
-        What each of the n objects refers to, as `extract_references` gives it.
-    min_count
-        ``(n,)``: references that make an object gray; 0 gray from the start, −1 black.
-    roots
-        Targets of the root words and ranges, in the order of the scan.
-    excess
-        ``(n,)``: row of the object for which surplus references count, −1 for none.
-    order
-        ``(n,)``: rows in allocation order, in which the first gray objects are followed;
-        without it rows are in that order already.
-    modified
-        ``(n,)``: objects that, still white after the first round, are taken as gray and
-        followed once more.
-
-    Returns
-    -------
-    count : ndarray of int32, shape (n,)
-        References found; counting stops at min_count.
-    held : ndarray of uint8, shape (n,)
-        Which kinds of pointer a root or gray object holds: 1 start, 2 interior, 4 past the end.
-
-    Raises
-    ------
-    ValueError
-        Columns of different lengths, or a target beyond the table.
     """

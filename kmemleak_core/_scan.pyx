@@ -180,8 +180,16 @@ cdef enum:
     WIDEST_GAP = 512
 # A run ends after so many bytes: the rows that were looked through are then still in the cache.
 cdef uint64_t LONGEST_RUN = 256 << 10
-# Bytes that are worth a part of their own in a threaded pass.
-cdef uint64_t PART = 4 << 20
+# So many bytes are worth a part of their own in a threaded pass.
+cdef uint64_t part_bytes = 4 << 20
+
+
+def _choose_part(uint64_t nbytes):
+    """Set how many bytes are worth a part of their own; return how many were. For tests."""
+    global part_bytes
+    before = part_bytes
+    part_bytes = nbytes
+    return before
 
 
 cdef class Pass:
@@ -368,22 +376,31 @@ cdef class Pass:
         if count == 0:
             return 0
         self.index.resolve(self.values, self.targets, count)
-        return self.emit(count)
+        return self.emit(self.sift(count))
 
     cdef int emit(self, Py_ssize_t count) noexcept nogil:
         return 0
 
-    cdef inline bint hit(self, Py_ssize_t i, uint32_t* source) noexcept nogil:
-        # Whether candidate i refers to an object other than its own, which is `source`.
-        cdef uint32_t target = self.targets[i], row = self.rows[i]
-        cdef bint found = target != NONE, own
-        if self.owner is not None:
-            row = <uint32_t>self.owner[row]  # −1 is no row
-        source[0] = row
-        own = (target & ROW_MASK) == row
-        self.own += found and own
-        self.hits += found and not own
-        return found and not own
+    cdef Py_ssize_t sift(self, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i, hits = 0, own = 0
+        cdef uint32_t target, source
+        cdef bint found, mine
+        # Without a branch: whether a word hits is what nobody can foretell.
+        for i in range(count):
+            target = self.targets[i]
+            source = self.rows[i]
+            if self.owner is not None:
+                source = <uint32_t>self.owner[source]  # −1 is no row
+            found = target != NONE
+            mine = found & ((target & ROW_MASK) == source)
+            self.targets[hits] = target
+            self.sources[hits] = source
+            self.kept[hits] = <uint32_t>i
+            own += mine
+            hits += found ^ mine
+        self.own += own
+        self.hits += hits
+        return hits
 
     def _scan(self, Py_ssize_t first, Py_ssize_t last):
         cdef int status
@@ -414,18 +431,14 @@ cdef class _ReferencePass(Pass):
 
     cdef int emit(self, Py_ssize_t count) noexcept nogil:
         cdef Py_ssize_t i
-        cdef uint32_t source
-        cdef uint32_t* out
-        cdef int64_t total
+        cdef int64_t total = <int64_t>(self.found.used // sizeof(uint32_t)) + 1
+        cdef int64_t* ends = &self.offsets[1]
         if reserve(&self.found, count * sizeof(uint32_t)) < 0:
             return -1
-        out = <uint32_t*>self.found.data
-        total = <int64_t>(self.found.used // sizeof(uint32_t))
+        memcpy(self.found.data + self.found.used, self.targets, count * sizeof(uint32_t))
+        self.found.used += count * sizeof(uint32_t)
         for i in range(count):
-            out[total] = self.targets[i]
-            total += self.hit(i, &source)
-            self.offsets[self.rows[i] + 1] = total
-        self.found.used = <size_t>total * sizeof(uint32_t)
+            ends[self.rows[self.kept[i]]] = total + i
         return 0
 
     def _settle(self, Py_ssize_t first, Py_ssize_t last, int64_t base, uint32_t[::1] out):
@@ -456,19 +469,18 @@ cdef class _WordPass(Pass):
         free(self.found_rows.data)
 
     cdef int emit(self, Py_ssize_t count) noexcept nogil:
-        cdef Py_ssize_t i
-        cdef uint32_t source
+        cdef Py_ssize_t i, k
         if (reserve(&self.found_places, count * sizeof(uint64_t)) < 0
                 or reserve(&self.found_values, count * sizeof(uint64_t)) < 0
                 or reserve(&self.found_targets, count * sizeof(uint32_t)) < 0
                 or reserve(&self.found_rows, count * sizeof(uint32_t)) < 0):
             return -1
         for i in range(count):
-            if self.hit(i, &source):
-                append64(&self.found_places, self.places[i])
-                append64(&self.found_values, self.values[i])
-                append32(&self.found_targets, self.targets[i])
-                append32(&self.found_rows, self.rows[i])
+            k = self.kept[i]
+            append64(&self.found_places, self.places[k])
+            append64(&self.found_values, self.values[k])
+            append32(&self.found_targets, self.targets[i])
+            append32(&self.found_rows, self.rows[k])
         return 0
 
 
@@ -485,7 +497,7 @@ cdef _edges(const uint64_t[::1] size, int threads):
             for r in range(n):
                 total += min(size[r], UINT64_MAX // NONE) + each
         # Several parts a thread: what one cannot know about the others' load evens out.
-        parts = max(1, min(<Py_ssize_t>threads * 4, <Py_ssize_t>(total // PART)))
+        parts = max(1, min(<Py_ssize_t>threads * 4, <Py_ssize_t>(total // part_bytes)))
         share = total // parts + 1
         for r in range(n):
             weight += min(size[r], UINT64_MAX // NONE) + each
@@ -511,9 +523,10 @@ def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] s
         part.offsets = offsets
     workers.run(threads, [partial(part._scan, first, last)
                           for part, (first, last) in zip(parts, spans)])
+    counters = [part.counters() for part in parts]
+    totals = {name: sum(c[name] for c in counters) for name in counters[0]}
     if len(parts) > 1:
-        targets = np.empty(sum(part.hits for part in parts), dtype=np.uint32)
-        out = targets
+        out = targets = np.empty(totals["hits"], dtype=np.uint32)
     tasks = []
     for part, (first, last) in zip(parts, spans):
         tasks.append(partial(part._settle, first, last, base, out))
@@ -522,8 +535,7 @@ def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] s
     if len(parts) == 1:
         part = parts[0]
         targets = take(&part.found, np.uint32)
-    counters = [part.counters() for part in parts]
-    return offsets, targets, {name: sum(c[name] for c in counters) for name in counters[0]}
+    return offsets, targets, totals
 
 
 def scan_words(ImageView view, AddressIndex index, const uint64_t[::1] start,

@@ -73,6 +73,10 @@ class AnalyseOptions:
         Whether a pointer into the middle of an object refers to it.
     order
         In which order leaks are told.
+    threads
+        How many may work at once; None: as many as this process may use processors.
+    low_memory
+        Keep no reference graph: every leak is then told as a direct one.
     """
 
     sysroot: Path | None = None
@@ -82,6 +86,12 @@ class AnalyseOptions:
     end_pointers: bool | None = None
     interior: bool = True
     order: Order = "allocation"
+    threads: int | None = None
+    low_memory: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads cannot scan: ask for 1 or more")
 
 
 def analyse(
@@ -129,6 +139,8 @@ def analyse(
                 interior=options.interior,
                 end_pointers=bool(heap.allocator) if end_pointers is None else end_pointers,
             ),
+            threads=options.threads,
+            low_memory=options.low_memory,
         )
     with clock("group"):
         leaks = result.leaks

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from intervaltree import IntervalTree
 
 import kmemleak_core as km
+from kmemleak_core import _index
 from kmemleak_core._index import NO_TARGET, ROWS, AddressIndex
 
 
@@ -171,11 +172,22 @@ def layouts(draw):
     return address, sizes
 
 
+@pytest.fixture
+def parts_of_one():
+    """Let every object be worth a part of its own in a threaded build."""
+    before = _index._choose_part(1)
+    yield
+    _index._choose_part(before)
+
+
 class TestAddressIndex:
-    @given(layouts(), st.booleans(), st.booleans(), st.data())
-    def test_both_forms_find_what_a_search_finds(self, layout, inclusive, interior, data):
+    @pytest.mark.parametrize("form", ["ranks", "directory", "search"])
+    @given(layout=layouts(), inclusive=st.booleans(), interior=st.booleans(), data=st.data())
+    def test_every_form_finds_what_a_search_finds(self, form, layout, inclusive, interior, data):
         address, size = (np.array(c, dtype=np.uint64) for c in layout)
-        index = AddressIndex(address, size, inclusive_end=inclusive, interior=interior)
+        index = AddressIndex(
+            address, size, inclusive_end=inclusive, interior=interior, threads=2, form=form
+        )
         near = st.sampled_from(layout[0]).flatmap(
             lambda a: st.integers(max(0, a - 9), min(a + (4 << 20), (1 << 64) - 1))
         )
@@ -198,17 +210,37 @@ class TestAddressIndex:
             return row | 2 << 30 if inclusive and value == end and size[row] else NO_TARGET
         return NO_TARGET
 
-    def test_scattered_objects_are_searched(self):
-        address = np.arange(1, 1 << 16, dtype=np.uint64) << np.uint64(22)
+    @pytest.mark.parametrize(
+        ("form", "address"),
+        [
+            ("ranks", np.arange(1, 1 << 12) << 6),
+            ("ranks", np.arange(1, 1 << 12) << 22),
+            ("directory", (np.arange(1, 1 << 12) << 22) + 1),
+            ("search", (np.arange(1, 1 << 16) << 22) + 1),
+            ("search", np.arange(1, 1 << 12) << 44),
+        ],
+        ids=["dense", "scattered, aligned", "scattered, at odd places", "more of them", "too far"],
+    )
+    def test_the_form_suits_the_objects(self, form, address):
+        address = address.astype(np.uint64)
         index = AddressIndex(address, np.full(address.size, 8, dtype=np.uint64))
-        assert index.form == "search"
+        assert index.form == form
         assert (index.lookup(address + np.uint64(3)) & np.uint32(ROWS)).tolist() == list(
             range(address.size)
         )
 
-    def test_dense_objects_have_a_directory(self):
-        address = np.arange(1, 1 << 12, dtype=np.uint64) << np.uint64(6)
-        assert AddressIndex(address, np.full(address.size, 8, dtype=np.uint64)).form == "directory"
+    def test_a_form_that_there_is_not_is_refused(self):
+        with pytest.raises(ValueError, match="form"):
+            AddressIndex(np.empty(0, np.uint64), np.empty(0, np.uint64), form="tree")
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(layout=layouts(), data=st.data())
+    def test_an_index_built_in_parts_is_the_same(self, parts_of_one, layout, data):
+        address, size = (np.array(c, dtype=np.uint64) for c in layout)
+        values = data.draw(st.lists(st.sampled_from(layout[0]), max_size=40))
+        values = np.array(values, dtype=np.uint64) + np.uint64(1)
+        whole, in_parts = (AddressIndex(address, size, threads=t) for t in (1, 7))
+        assert whole.lookup(values).tolist() == in_parts.lookup(values).tolist()
 
     def test_objects_out_of_order_are_refused(self):
         with pytest.raises(ValueError, match="order"):

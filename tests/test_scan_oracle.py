@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kmemleak_core as km
-from kmemleak_core import _scan
+from kmemleak_core import _index, _scan
 
 from .oracle import Block, Oracle, Rules
+
+# The module: the package has a function of that name.
+SCAN = sys.modules["kmemleak_core.scan"]
 
 FLAGS = {
     "no_scan": km.ObjectFlags.NO_SCAN,
@@ -70,7 +76,7 @@ def heaps(draw):
     return rules, segments, order, ranges, words, modified
 
 
-def run_engine(case):
+def run_engine(case, **how):
     rules, segments, blocks, ranges, words, modified = case
     image = km.MemoryImage.from_segments(
         segments, word_size=rules.word_size, byteorder=rules.byteorder
@@ -96,21 +102,44 @@ def run_engine(case):
         interior=rules.interior,
         end_pointers=rules.end_pointers,
         modified=mask,
+        **how,
     )
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2"])
-@settings(deadline=None, max_examples=300)
-@given(case=heaps())
-def test_engine_gives_the_oracles_counts_colours_and_kinds(level, case):
+@pytest.fixture(params=["scalar", "avx2"])
+def level(request):
     try:
-        _scan._choose_level(level)
+        yield _scan._choose_level(request.param)
     except ValueError:
-        pytest.skip(f"this processor has no {level}")
-    try:
-        result = run_engine(case)
+        pytest.skip(f"this processor has no {request.param}")
     finally:
         _scan._choose_level("")
+
+
+@pytest.fixture(params=["ranks", "directory", "search"])
+def form(request, monkeypatch):
+    """Have every scan use this form of the index, where it can."""
+    monkeypatch.setattr(SCAN, "AddressIndex", partial(_index.AddressIndex, form=request.param))
+
+
+@pytest.fixture(params=["lists, one thread", "lists, three threads", "gray list"])
+def way(request):
+    """Scan in this way; with threads, every few bytes are a part of their own."""
+    rows, nbytes = _index._choose_part(1), _scan._choose_part(64)
+    yield {
+        "threads": 3 if "three" in request.param else 1,
+        "low_memory": request.param == "gray list",
+    }
+    _index._choose_part(rows)
+    _scan._choose_part(nbytes)
+
+
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=heaps())
+def test_engine_gives_the_oracles_counts_colours_and_kinds(level, form, way, case):
+    result = run_engine(case, **way)
     rules, segments, blocks, ranges, words, modified = case
     memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
     white = Oracle(memory, blocks, rules).run(words, ranges, modified)

@@ -108,6 +108,19 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="only pointers to an object's start hold it, not those into it",
     )
 
+    work = parser.add_argument_group("how it is done")
+    work.add_argument(
+        "--threads",
+        type=values.positive,
+        metavar="N",
+        help="work on so many threads (default: the processors there are); the result is the same",
+    )
+    work.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="keep no references: slower, with some 40 bytes an object less",
+    )
+
     shown = parser.add_argument_group("how it is shown")
     formats = shown.add_mutually_exclusive_group()
     formats.add_argument(
@@ -179,6 +192,8 @@ def run(arguments: argparse.Namespace) -> int:
         end_pointers=arguments.end_pointers,
         interior=not arguments.starts_only,
         order=arguments.order,
+        threads=arguments.threads,
+        low_memory=arguments.low_memory,
     )
     with output.progress(arguments.quiet) as progress:
         report = analyse(source, options, progress)

@@ -36,6 +36,13 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
 
 
+def positive(text: str) -> int:
+    """Read a number of 1 or more, of at most four digits."""
+    if re.fullmatch(r"[0-9]{1,4}", text.strip()) and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 9999")
+
+
 def process_id(text: str) -> int:
     """Read a process id."""
     if re.fullmatch(r"[0-9]{1,10}", text.strip()) and int(text) > 0:
