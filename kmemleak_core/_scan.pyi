@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 ROWS: int
 NO_TARGET: int
+#: Instruction sets that this processor can use, best first; "scalar" is always the last.
+simd_levels: tuple[str, ...]
 #: Instruction set in use, chosen at import or by the environment variable KMEMLEAK_SIMD.
 simd_level: str
 
