@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ._index import AddressIndex
 
+#: Instruction sets that this processor can use, best first; "scalar" is always the last.
+simd_levels: tuple[str, ...]
 #: Instruction set in use, chosen at import or by the environment variable KMEMLEAK_SIMD.
 simd_level: str
 

@@ -24,9 +24,22 @@ cdef extern from "_simd.h" nogil:
     ) noexcept nogil
     uint64_t kml_load(const kml_filter* f, const uint8_t* p)
     kml_filter_function kml_choose(const char* wanted, const char** chosen)
+    const char* kml_level_name(size_t index)
 
 
 cdef kml_filter_function filter_words
+
+
+def _list_levels():
+    cdef list names = []
+    cdef const char* name = kml_level_name(0)
+    while name != NULL:
+        names.append(name.decode())
+        name = kml_level_name(len(names))
+    return tuple(names)
+
+
+simd_levels = _list_levels()
 
 
 def _choose_level(str wanted):
@@ -36,7 +49,7 @@ def _choose_level(str wanted):
     cdef bytes name = wanted.encode()
     cdef kml_filter_function function = kml_choose(name, &chosen)
     if function == NULL:
-        raise ValueError(f"KMEMLEAK_SIMD={wanted}: this processor has 'scalar' and perhaps 'avx2'")
+        raise ValueError(f"KMEMLEAK_SIMD={wanted}: this processor has {', '.join(simd_levels)}")
     filter_words = function
     choose_resolver(chosen == b"scalar")
     return chosen.decode()
