@@ -15,7 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
+
+#include "_memory.h"
 
 #define KML_NONE 0xFFFFFFFFu
 #define KML_ROW_BITS 30
@@ -51,22 +52,6 @@ typedef struct {
     int inclusive_end;  /* the address past an object's end is the object's */
     int interior;       /* addresses behind an object's start are the object's */
 } kml_ranks;
-
-/* Zeroed memory, page by page as it is first written; NULL if there is none. Huge pages save a
- * miss of the TLB a lookup, but only where most of what they cover is used. */
-static inline void *kml_map(size_t nbytes, int huge) {
-    void *data = mmap(NULL, nbytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) return NULL;
-#ifdef MADV_HUGEPAGE
-    if (huge) madvise(data, nbytes, MADV_HUGEPAGE);
-#endif
-    return data;
-}
-
-static inline void kml_unmap(void *data, size_t nbytes) {
-    if (data) munmap(data, nbytes);
-}
 
 static inline size_t kml_lines_in_region(const kml_ranks *ranks) {
     return (size_t)1 << (KML_REGION_SHIFT - 7 - ranks->shift);

@@ -22,11 +22,14 @@ cdef extern from "_index.h" nogil:
     ) noexcept nogil
     void kml_prefetch "__builtin_prefetch"(const void* address)
     kml_resolver kml_choose_resolver(int plain)
-    void* kml_map(size_t nbytes, int huge)
-    void kml_unmap(void* data, size_t nbytes)
     size_t kml_lay_out(kml_ranks* ranks)
     size_t kml_split(const kml_ranks* ranks, size_t row)
     void kml_describe(const kml_ranks* ranks, size_t first, size_t last)
+
+cdef extern from "_memory.h" nogil:
+    void* kml_map(size_t nbytes)
+    void kml_unmap(void* data, size_t nbytes)
+    void kml_prefer_huge(void* data, size_t nbytes)
 
 
 ROWS = int(ROW_MASK)
@@ -159,10 +162,12 @@ cdef class AddressIndex:
         if self.ranks.line_count > <uint64_t>0xFFFFFFFF or nbytes > <uint64_t>n * 128 + (64 << 20):
             self.ranks.line_count = 0
             return False
-        self.ranks.lines = <kml_line*>kml_map(nbytes, nbytes <= <uint64_t>n * 32)
-        self.ranks.top = <kml_region*>kml_map((self.regions + 1) * sizeof(kml_region), 0)
+        self.ranks.lines = <kml_line*>kml_map(nbytes)
+        self.ranks.top = <kml_region*>kml_map((self.regions + 1) * sizeof(kml_region))
         if self.ranks.top == NULL or self.ranks.lines == NULL:
             raise MemoryError
+        if nbytes <= <uint64_t>n * 32:
+            kml_prefer_huge(self.ranks.lines, nbytes)
         with nogil:
             kml_lay_out(&self.ranks)
         parts = max(1, min(<Py_ssize_t>threads, n // part_rows))

@@ -10,6 +10,10 @@ from ._index cimport NONE, ROW_BITS, ROW_MASK, AddressIndex
 from ._scan cimport ImageView, Pass
 
 
+cdef extern from "_memory.h" nogil:
+    void kml_prefer_huge(void* data, size_t nbytes)
+
+
 cdef extern from *:
     void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
 
@@ -17,10 +21,11 @@ cdef extern from *:
 cdef enum:
     # References are taken so many at a time: their cache misses overlap instead of adding up.
     BATCH = 256
-    # How far ahead in the gray list an object's offsets, then its list (or its memory), are asked
-    # for.
-    AHEAD_ROWS = 32
-    AHEAD_LISTS = 16
+    # So are the gray rows whose references they are.
+    ROWS = 64
+    # How far ahead in the gray list an object's range, then its memory, are asked for.
+    AHEAD_RANGES = 32
+    AHEAD_MEMORY = 16
     # In an object's mark: the kinds of pointer seen (1 start, 2 interior, 4 past the end), and
     # whether one reference would make it gray.
     KINDS = 7
@@ -54,6 +59,7 @@ cdef class _Mark:
         self.gray = <uint32_t*>malloc((n + 1) * sizeof(uint32_t))
         if self.gray == NULL:
             raise MemoryError
+        kml_prefer_huge(self.gray, n * sizeof(uint32_t))
         with nogil:
             for i in range(n):
                 simple &= min_count[i] <= 1
@@ -198,30 +204,32 @@ cdef class _ListMark(_Mark):
     cdef void follow(self) noexcept nogil:
         cdef uint32_t batch[BATCH]
         cdef uint32_t sources[BATCH]
-        cdef uint32_t row = 0, target
-        cdef int64_t at = 0, end = 0, i
-        cdef Py_ssize_t filled
+        cdef uint32_t row, target
+        cdef int64_t at
+        cdef Py_ssize_t filled, last
+        # Rows of the gray list whose offsets, and whose lists, were asked for.
+        cdef Py_ssize_t offsets_until = self.head, lists_until = self.head
         cdef const int64_t* offsets = &self.offsets[0]
         cdef const uint32_t* targets = &self.targets[0] if self.targets.shape[0] else NULL
         cdef const uint8_t* marks = &self.marks[0]
+        cdef const uint32_t* gray = self.gray
         cdef bint simple = self.simple
-        while True:
+        # Some rows at a time, in stages that each ask for the memory that a later one reads.
+        while self.head < self.tail:
+            while offsets_until < min(self.tail, self.head + 4 * ROWS):
+                prefetch(offsets + gray[offsets_until])
+                offsets_until += 1
+            while lists_until < min(self.tail, self.head + 2 * ROWS):
+                row = gray[lists_until]
+                prefetch(targets + offsets[row])
+                prefetch(targets + offsets[row + 1])
+                lists_until += 1
             filled = 0
-            while filled < BATCH:
-                if at == end:
-                    if self.head == self.tail:
-                        break
-                    row = self.gray[self.head]
-                    self.head += 1
-                    if self.head + AHEAD_ROWS < self.tail:
-                        prefetch(offsets + self.gray[self.head + AHEAD_ROWS])
-                    if self.head + AHEAD_LISTS < self.tail:
-                        prefetch(targets + offsets[self.gray[self.head + AHEAD_LISTS]])
-                    at = offsets[row]
-                    end = offsets[row + 1]
-                    continue
-                i = min(end - at, <int64_t>(BATCH - filled))
-                while i:
+            last = min(self.tail, self.head + ROWS)
+            while self.head < last:
+                row = gray[self.head]
+                self.head += 1
+                for at in range(offsets[row], offsets[row + 1]):
                     target = targets[at]
                     prefetch(marks + (target & ROW_MASK))
                     if not simple:
@@ -229,10 +237,9 @@ cdef class _ListMark(_Mark):
                         sources[filled] = row
                     batch[filled] = target
                     filled += 1
-                    at += 1
-                    i -= 1
-            if filled == 0:
-                return
+                    if filled == BATCH:
+                        self.refer(batch, sources, filled)
+                        filled = 0
             self.refer(batch, sources, filled)
 
 
@@ -293,13 +300,13 @@ cdef class _GrayMark(_Mark):
             while self.head < self.tail:
                 row = self.gray[self.head]
                 self.head += 1
-                if self.head + AHEAD_ROWS < self.tail:
-                    ahead = self.range_of(self.gray[self.head + AHEAD_ROWS])
+                if self.head + AHEAD_RANGES < self.tail:
+                    ahead = self.range_of(self.gray[self.head + AHEAD_RANGES])
                     if ahead < self.scan.start.shape[0]:
                         prefetch(&self.scan.start[0] + ahead)
                         prefetch(&self.scan.size[0] + ahead)
-                if self.head + AHEAD_LISTS < self.tail:
-                    ahead = self.range_of(self.gray[self.head + AHEAD_LISTS])
+                if self.head + AHEAD_MEMORY < self.tail:
+                    ahead = self.range_of(self.gray[self.head + AHEAD_MEMORY])
                     if ahead < self.scan.start.shape[0]:
                         self.scan.expect(ahead)
                 self.scan.scan(self.range_of(row), self.range_of(row + 1))

@@ -27,6 +27,14 @@ cdef extern from "_simd.h" nogil:
     const char* kml_level_name(size_t index)
 
 
+cdef extern from "_memory.h" nogil:
+    void kml_prefer_huge(void* data, size_t nbytes)
+
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
+
+
 cdef kml_filter_function filter_words
 
 
@@ -159,6 +167,7 @@ cdef int reserve(Column* column, size_t more) noexcept nogil:
         return -1
     column.data = <uint8_t*>data
     column.room = room
+    kml_prefer_huge(data, room)
     return 0
 
 
@@ -203,6 +212,16 @@ def _choose_part(uint64_t nbytes):
     before = part_bytes
     part_bytes = nbytes
     return before
+
+
+cdef inline void prefetch_piece(const uint8_t* data, uint64_t nbytes) noexcept nogil:
+    # The processor reads ahead by itself, but not into the next page, and not while candidates
+    # are looked up all over the index.
+    cdef uint64_t at = 0
+    nbytes = min(nbytes, <uint64_t>KML_PIECE * 8)
+    while at < nbytes:
+        prefetch(data + at)
+        at += 64
 
 
 cdef class Pass:
@@ -295,6 +314,7 @@ cdef class Pass:
         while count:
             piece = min(count, <uint64_t>KML_PIECE)
             kept = self.pending
+            prefetch_piece(data + (piece << shift), (count - piece) << shift)
             found = filter_words(&self.filter, data, piece, self.values + kept,
                                  self.positions + kept)
             for i in range(kept, kept + <Py_ssize_t>found):
