@@ -74,10 +74,10 @@ KML_AVX2_INLINE int kml_avx2_spread(const kml_filter *f, size_t size, const uint
 }
 
 /* Loads the words of one vector, as the filter sees them. */
-KML_AVX2_INLINE __m256i kml_avx2_load(const uint8_t *p, const kml_avx2_lanes *lanes, int reordered,
+KML_AVX2_INLINE __m256i kml_avx2_load(const uint8_t *p, const kml_avx2_lanes *lanes, int swapped,
                                       int masked) {
     __m256i word = _mm256_loadu_si256((const __m256i *)p);
-    if (reordered) word = _mm256_shuffle_epi8(word, lanes->order);
+    if (swapped) word = _mm256_shuffle_epi8(word, lanes->order);
     return masked ? _mm256_and_si256(word, lanes->mask) : word;
 }
 
@@ -120,17 +120,18 @@ KML_AVX2_INLINE size_t kml_avx2_keep_all(__m256i word, __m256i inside, unsigned 
 /* Filters a run whose words follow one another. */
 KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t size,
-                                        int reordered, int masked) {
+                                        int swapped, int masked) {
     const size_t several = 32 / size, block = 4 * several;
     kml_avx2_lanes lanes;
-    if (count < several || !kml_avx2_spread(f, size, size == 8 ? kml_pairs[3][0][1] : kml_swap_4, &lanes)) {
+    const uint8_t *order = size == 8 ? kml_pairs[3][0][1] : kml_swap_4;
+    if (count < several || !kml_avx2_spread(f, size, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
     size_t i = 0, found = 0;
     for (; i + block <= count; i += block) {
         __m256i word[4], inside[4];
         for (size_t k = 0; k < 4; k++) {
-            word[k] = kml_avx2_load(p + i * size + k * 32, &lanes, reordered, masked);
+            word[k] = kml_avx2_load(p + i * size + k * 32, &lanes, swapped, masked);
             inside[k] = kml_avx2_inside(word[k], &lanes, size);
         }
         __m256i any = _mm256_or_si256(_mm256_or_si256(inside[0], inside[1]),
@@ -146,7 +147,7 @@ KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, s
         /* The last vector ends where the run does: some of its words were done before. */
         size_t from = i + several <= count ? i : count - several;
         __m128i at = _mm_set1_epi32((int)from);
-        __m256i word = kml_avx2_load(p + from * size, &lanes, reordered, masked);
+        __m256i word = kml_avx2_load(p + from * size, &lanes, swapped, masked);
         __m256i inside = kml_avx2_inside(word, &lanes, size);
         found += kml_avx2_keep_all(word, inside, ~0u << (i - from), &at, values + found,
                                    positions + found, size);
@@ -184,31 +185,30 @@ KML_AVX2_CODE static size_t kml_avx2_exact(const kml_avx2_run *run, size_t from,
     return found + kml_scalar_part(run->f, run->p, i, until, values + found, positions + found);
 }
 
-/* Filters a run with any other step: a block's bytes are compared once for each shift by a step, and
- * if no word passes at any, the block is done. While hits are many, blocks are not tried. */
-#define KML_STRETCH 64
+/* Filters a run with any other step: a block's bytes are compared once for each shift by a step,
+ * and if no word passes at any, the block is done. While hits are many, blocks are not tried. */
 
 KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t lane,
-                                        size_t step, int reordered, int masked) {
+                                        size_t step, size_t size, int swapped, int masked) {
     const size_t shifts = lane / step, loads = shifts < 4 ? 4 : shifts;
     const size_t block = loads / shifts * 32 / step;
-    /* Words narrower than their lane: after the last one there is nothing to fill it. */
-    const size_t limit = count - (lane > (size_t)f->word_size);
-    const uint8_t *order = lane == 4 ? kml_swap_4 : kml_pairs[3][f->word_size == 4][f->swapped != 0];
     kml_avx2_lanes lanes;
+    kml_avx2_run run = {.f = f, .p = p};
+    const uint8_t *order = lane == 8 ? kml_pairs[3][size == 4][swapped] : kml_swap_4;
     if (count < block || !kml_avx2_spread(f, lane, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
-    kml_avx2_run run = {.f = f, .p = p, .limit = count - (size_t)(15 - f->word_size) / step};
-    const uint8_t *pair = kml_pairs[__builtin_ctz((unsigned)step)][f->word_size == 4][f->swapped != 0];
-    kml_avx2_spread(f, 8, pair, &run.lanes);
+    kml_avx2_spread(f, 8, kml_pairs[__builtin_ctz((unsigned)step)][size == 4][swapped], &run.lanes);
+    run.limit = count - (15 - size) / step;
+    /* Words narrower than their lane: after the last one there is nothing to fill it. */
+    const size_t limit = count - (size < lane);
     size_t i = 0, found = 0;
     while (i + block <= limit) {
         __m256i any = _mm256_setzero_si256();
         for (size_t k = 0; k < loads; k++) {
             const uint8_t *q = p + i * step + k / shifts * 32 + k % shifts * step;
-            __m256i word = kml_avx2_load(q, &lanes, reordered, masked);
+            __m256i word = kml_avx2_load(q, &lanes, swapped || size < lane, masked);
             any = _mm256_or_si256(any, kml_avx2_inside(word, &lanes, lane));
         }
         size_t next = i + block, hits, many;
@@ -219,7 +219,7 @@ KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, s
         do {
             hits = kml_avx2_exact(&run, i, next, values + found, positions + found);
             found += hits;
-            many = hits * 16 > next - i;
+            many = hits * KML_MANY > next - i;
             i = next;
             next = count - i < KML_STRETCH ? count : i + KML_STRETCH;
         } while (many && i < count);
@@ -227,36 +227,17 @@ KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, s
     return found + kml_avx2_exact(&run, i, count, values + found, positions + found);
 }
 
-/* One function for each form of words: [4 or 8 bytes][log2 of the step][as they are or not][mask]. */
-#define KML_FORM(kernel, name, ...) \
-    KML_AVX2_CODE static size_t name(const kml_filter *f, const uint8_t *p, size_t count, \
-                                     uint64_t *values, uint32_t *positions) { \
-        return kernel(f, p, count, values, positions, __VA_ARGS__); \
-    }
-#define KML_FORMS(kernel, name, ...) \
-    KML_FORM(kernel, name##_plain, __VA_ARGS__, 0, 0) \
-    KML_FORM(kernel, name##_masked, __VA_ARGS__, 0, 1) \
-    KML_FORM(kernel, name##_swapped, __VA_ARGS__, 1, 0) \
-    KML_FORM(kernel, name##_both, __VA_ARGS__, 1, 1)
-#define KML_ROW(name) {{name##_plain, name##_masked}, {name##_swapped, name##_both}}
-
-KML_FORMS(kml_avx2_shifted, kml_avx2_4_1, 4, 1)
-KML_FORMS(kml_avx2_shifted, kml_avx2_4_2, 4, 2)
-KML_FORMS(kml_avx2_aligned, kml_avx2_4_4, 4)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_1, 8, 1)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_2, 8, 2)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_4, 8, 4)
-KML_FORMS(kml_avx2_aligned, kml_avx2_8_8, 8)
-KML_FORM(kml_avx2_shifted, kml_avx2_4_8, 8, 8, 1, 1)
-
-static const kml_filter_function kml_avx2_forms[2][4][2][2] = {
-    {KML_ROW(kml_avx2_4_1), KML_ROW(kml_avx2_4_2), KML_ROW(kml_avx2_4_4),
-     {{kml_avx2_4_8, kml_avx2_4_8}, {kml_avx2_4_8, kml_avx2_4_8}}},
-    {KML_ROW(kml_avx2_8_1), KML_ROW(kml_avx2_8_2), KML_ROW(kml_avx2_8_4), KML_ROW(kml_avx2_8_8)},
-};
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_1, 4, 1, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_2, 4, 2, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_aligned, kml_avx2_4_4, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_1, 8, 1, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_2, 8, 2, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_4, 8, 4, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_aligned, kml_avx2_8_8, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_8, 8, 8, 4)
 
 static size_t kml_filter_avx2(const kml_filter *f, const uint8_t *p, size_t count,
                               uint64_t *values, uint32_t *positions) {
-    return kml_avx2_forms[f->word_size == 8][__builtin_ctz(f->step)][f->swapped != 0]
-                         [kml_is_masked(f)](f, p, count, values, positions);
+    static const kml_filter_function forms[2][4][2][2] = KML_TABLE(kml_avx2);
+    return kml_form_of(f, forms)(f, p, count, values, positions);
 }
