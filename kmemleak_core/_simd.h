@@ -107,6 +107,33 @@ static inline int kml_narrow(const kml_filter *f, uint32_t *low, uint32_t *span)
     return 1;
 }
 
+/* Loops that leave blocks out do not try for so many words once one word in KML_MANY passes. */
+#define KML_STRETCH 64
+#define KML_MANY 16
+
+/* Each form of words has a function of its own, in which `kernel` knows the form as constants. */
+#define KML_FORM(code, kernel, name, ...) \
+    code static size_t name(const kml_filter *f, const uint8_t *p, size_t count, \
+                            uint64_t *values, uint32_t *positions) { \
+        return kernel(f, p, count, values, positions, __VA_ARGS__); \
+    }
+/* As they are, masked, swapped or both. */
+#define KML_FORMS(code, kernel, name, ...) \
+    KML_FORM(code, kernel, name##_plain, __VA_ARGS__, 0, 0) \
+    KML_FORM(code, kernel, name##_masked, __VA_ARGS__, 0, 1) \
+    KML_FORM(code, kernel, name##_swapped, __VA_ARGS__, 1, 0) \
+    KML_FORM(code, kernel, name##_both, __VA_ARGS__, 1, 1)
+#define KML_ROW(name) {{name##_plain, name##_masked}, {name##_swapped, name##_both}}
+/* By word size, log2 of the step, swapped, masked. */
+#define KML_TABLE(name) \
+    {{KML_ROW(name##_4_1), KML_ROW(name##_4_2), KML_ROW(name##_4_4), KML_ROW(name##_4_8)}, \
+     {KML_ROW(name##_8_1), KML_ROW(name##_8_2), KML_ROW(name##_8_4), KML_ROW(name##_8_8)}}
+
+static inline kml_filter_function kml_form_of(const kml_filter *f,
+                                              const kml_filter_function forms[2][4][2][2]) {
+    return forms[f->word_size == 8][__builtin_ctz(f->step)][f->swapped != 0][kml_is_masked(f)];
+}
+
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include "_simd_avx2.h"
 #include "_simd_avx512.h"

@@ -13,20 +13,21 @@ static inline int kml_has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
 }
 
-/* For each 4-bit set of lanes that pass: their numbers ... */
-static const uint8_t kml_kept[16][4] __attribute__((aligned(4))) = {
-    {0, 0, 0, 0}, {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {2, 0, 0, 0}, {0, 2, 0, 0},
-    {1, 2, 0, 0}, {0, 1, 2, 0}, {3, 0, 0, 0}, {0, 3, 0, 0}, {1, 3, 0, 0}, {0, 1, 3, 0},
-    {2, 3, 0, 0}, {0, 2, 3, 0}, {1, 2, 3, 0}, {0, 1, 2, 3},
-};
-/* ... and those of their 32-bit halves. */
-static const uint8_t kml_kept_halves[16][8] __attribute__((aligned(8))) = {
-    {0, 1, 0, 1, 0, 1, 0, 1}, {0, 1, 0, 1, 0, 1, 0, 1}, {2, 3, 0, 1, 0, 1, 0, 1},
-    {0, 1, 2, 3, 0, 1, 0, 1}, {4, 5, 0, 1, 0, 1, 0, 1}, {0, 1, 4, 5, 0, 1, 0, 1},
-    {2, 3, 4, 5, 0, 1, 0, 1}, {0, 1, 2, 3, 4, 5, 0, 1}, {6, 7, 0, 1, 0, 1, 0, 1},
-    {0, 1, 6, 7, 0, 1, 0, 1}, {2, 3, 6, 7, 0, 1, 0, 1}, {0, 1, 2, 3, 6, 7, 0, 1},
-    {4, 5, 6, 7, 0, 1, 0, 1}, {0, 1, 4, 5, 6, 7, 0, 1}, {2, 3, 4, 5, 6, 7, 0, 1},
-    {0, 1, 2, 3, 4, 5, 6, 7},
+/* For each 4-bit set of lanes that pass: their numbers, and those of their 32-bit halves. */
+typedef struct {
+    uint32_t lanes[4];
+    uint16_t halves[8];
+} kml_kept;
+
+#define KML_KEPT(a, b, c, d) \
+    {{a, b, c, d}, {2 * a, 2 * a + 1, 2 * b, 2 * b + 1, 2 * c, 2 * c + 1, 2 * d, 2 * d + 1}}
+static const kml_kept kml_kept_of[16] __attribute__((aligned(32))) = {
+    KML_KEPT(0, 0, 0, 0), KML_KEPT(0, 0, 0, 0), KML_KEPT(1, 0, 0, 0),
+    KML_KEPT(0, 1, 0, 0), KML_KEPT(2, 0, 0, 0), KML_KEPT(0, 2, 0, 0),
+    KML_KEPT(1, 2, 0, 0), KML_KEPT(0, 1, 2, 0), KML_KEPT(3, 0, 0, 0),
+    KML_KEPT(0, 3, 0, 0), KML_KEPT(1, 3, 0, 0), KML_KEPT(0, 1, 3, 0),
+    KML_KEPT(2, 3, 0, 0), KML_KEPT(0, 2, 3, 0), KML_KEPT(1, 2, 3, 0),
+    KML_KEPT(0, 1, 2, 3),
 };
 
 /* Byte shuffles that make two 64-bit words of 16 bytes, by log2 of the step between the two, by
@@ -73,10 +74,10 @@ KML_AVX2_INLINE int kml_avx2_spread(const kml_filter *f, size_t size, const uint
 }
 
 /* Loads the words of one vector, as the filter sees them. */
-KML_AVX2_INLINE __m256i kml_avx2_load(const uint8_t *p, const kml_avx2_lanes *lanes, int reordered,
+KML_AVX2_INLINE __m256i kml_avx2_load(const uint8_t *p, const kml_avx2_lanes *lanes, int swapped,
                                       int masked) {
     __m256i word = _mm256_loadu_si256((const __m256i *)p);
-    if (reordered) word = _mm256_shuffle_epi8(word, lanes->order);
+    if (swapped) word = _mm256_shuffle_epi8(word, lanes->order);
     return masked ? _mm256_and_si256(word, lanes->mask) : word;
 }
 
@@ -88,79 +89,88 @@ KML_AVX2_INLINE __m256i kml_avx2_inside(__m256i word, const kml_avx2_lanes *lane
 /* Stores those of four words that pass and their positions; returns how many. */
 KML_AVX2_INLINE size_t kml_avx2_keep(__m256i word, unsigned inside, __m128i at, uint64_t *values,
                                      uint32_t *positions) {
-    int32_t kept;
-    memcpy(&kept, kml_kept[inside], 4);
-    __m128i halves = _mm_loadl_epi64((const __m128i *)kml_kept_halves[inside]);
-    _mm256_storeu_si256((__m256i *)values,
-                        _mm256_permutevar8x32_epi32(word, _mm256_cvtepu8_epi32(halves)));
-    _mm_storeu_si128((__m128i *)positions,
-                     _mm_add_epi32(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(kept)), at));
+    const kml_kept *kept = &kml_kept_of[inside];
+    __m128i lanes = _mm_load_si128((const __m128i *)kept->lanes);
+    __m256i halves = _mm256_cvtepu16_epi32(_mm_load_si128((const __m128i *)kept->halves));
+    _mm256_storeu_si256((__m256i *)values, _mm256_permutevar8x32_epi32(word, halves));
+    _mm_storeu_si128((__m128i *)positions, _mm_add_epi32(lanes, at));
     return (size_t)__builtin_popcount(inside);
 }
 
-/* The same for one vector of words that follow one another, less those in `done`. */
-KML_AVX2_INLINE size_t kml_avx2_keep_all(__m256i word, __m256i inside, unsigned done, size_t at,
+/* The same for a whole vector, of its lanes that are wanted; `at` moves on by four. */
+KML_AVX2_INLINE size_t kml_avx2_keep_all(__m256i word, __m256i inside, unsigned wanted, __m128i *at,
                                          uint64_t *values, uint32_t *positions, size_t size) {
-    const __m128i base = _mm_set1_epi32((int)at);
+    const __m128i four = _mm_set1_epi32(4);
     if (size == 8) {
-        unsigned bits = (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(inside)) & ~done;
-        return kml_avx2_keep(word, bits, base, values, positions);
+        unsigned bits = (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(inside));
+        size_t found = kml_avx2_keep(word, bits & wanted, *at, values, positions);
+        *at = _mm_add_epi32(*at, four);
+        return found;
     }
-    unsigned bits = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(inside)) & ~done;
+    unsigned bits = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(inside)) & wanted;
     __m256i first = _mm256_cvtepu32_epi64(_mm256_castsi256_si128(word));
     __m256i second = _mm256_cvtepu32_epi64(_mm256_extracti128_si256(word, 1));
-    size_t found = kml_avx2_keep(first, bits & 15, base, values, positions);
-    return found + kml_avx2_keep(second, bits >> 4, _mm_add_epi32(base, _mm_set1_epi32(4)),
-                                 values + found, positions + found);
+    size_t found = kml_avx2_keep(first, bits & 15, *at, values, positions);
+    *at = _mm_add_epi32(*at, four);
+    found += kml_avx2_keep(second, bits >> 4, *at, values + found, positions + found);
+    *at = _mm_add_epi32(*at, four);
+    return found;
 }
 
 /* Filters a run whose words follow one another. */
 KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t size,
-                                        int reordered, int masked) {
+                                        int swapped, int masked) {
     const size_t several = 32 / size, block = 4 * several;
     kml_avx2_lanes lanes;
-    if (count < several || !kml_avx2_spread(f, size, size == 8 ? kml_pairs[3][0][1] : kml_swap_4, &lanes)) {
+    const uint8_t *order = size == 8 ? kml_pairs[3][0][1] : kml_swap_4;
+    if (count < several || !kml_avx2_spread(f, size, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
     size_t i = 0, found = 0;
     for (; i + block <= count; i += block) {
         __m256i word[4], inside[4];
         for (size_t k = 0; k < 4; k++) {
-            word[k] = kml_avx2_load(p + i * size + k * 32, &lanes, reordered, masked);
+            word[k] = kml_avx2_load(p + i * size + k * 32, &lanes, swapped, masked);
             inside[k] = kml_avx2_inside(word[k], &lanes, size);
         }
         __m256i any = _mm256_or_si256(_mm256_or_si256(inside[0], inside[1]),
                                       _mm256_or_si256(inside[2], inside[3]));
         if (_mm256_testz_si256(any, any)) continue;
+        __m128i at = _mm_set1_epi32((int)i);
         for (size_t k = 0; k < 4; k++) {
-            found += kml_avx2_keep_all(word[k], inside[k], 0, i + k * several, values + found,
+            found += kml_avx2_keep_all(word[k], inside[k], ~0u, &at, values + found,
                                        positions + found, size);
         }
     }
     while (i < count) {
         /* The last vector ends where the run does: some of its words were done before. */
-        size_t at = i + several <= count ? i : count - several;
-        __m256i word = kml_avx2_load(p + at * size, &lanes, reordered, masked);
-        found += kml_avx2_keep_all(word, kml_avx2_inside(word, &lanes, size), (1u << (i - at)) - 1,
-                                   at, values + found, positions + found, size);
-        i = at + several;
+        size_t from = i + several <= count ? i : count - several;
+        __m128i at = _mm_set1_epi32((int)from);
+        __m256i word = kml_avx2_load(p + from * size, &lanes, swapped, masked);
+        __m256i inside = kml_avx2_inside(word, &lanes, size);
+        found += kml_avx2_keep_all(word, inside, ~0u << (i - from), &at, values + found,
+                                   positions + found, size);
+        i = from + several;
     }
     return found;
 }
 
-/* Filters words [from, until) of the run of `count` words at p, whatever the step, four at a time
- * and without a branch. */
-KML_AVX2_CODE static size_t kml_avx2_exact(const kml_filter *f, const uint8_t *p, size_t from,
-                                           size_t until, size_t count, uint64_t *values,
-                                           uint32_t *positions) {
-    const size_t step = f->step, shift = (size_t)__builtin_ctz(f->step);
+/* Words of any step, as the exact loop takes them: by 16 bytes for two, so that some words have to
+ * follow a four of them. */
+typedef struct {
     kml_avx2_lanes lanes;
-    kml_avx2_spread(f, 8, kml_pairs[shift][f->word_size == 4][f->swapped != 0], &lanes);
-    /* 16 bytes are loaded for two words: some words have to follow them. */
-    const size_t spare = (size_t)(15 - f->word_size) >> shift;
-    const size_t limit = until + spare <= count ? until : count > spare ? count - spare : 0;
-    const uint8_t *q = p + from * step;
+    const kml_filter *f;
+    const uint8_t *p;
+    size_t limit; /* fours end here at the latest */
+} kml_avx2_run;
+
+/* Filters words [from, until) of a run, four at a time and without a branch. */
+KML_AVX2_CODE static size_t kml_avx2_exact(const kml_avx2_run *run, size_t from, size_t until,
+                                           uint64_t *values, uint32_t *positions) {
+    const kml_avx2_lanes lanes = run->lanes;
+    const size_t step = run->f->step, limit = until < run->limit ? until : run->limit;
+    const uint8_t *q = run->p + from * step;
     __m128i at = _mm_set1_epi32((int)from);
     size_t i = from, found = 0;
     for (; i + 4 <= limit; i += 4, q += 4 * step) {
@@ -169,35 +179,36 @@ KML_AVX2_CODE static size_t kml_avx2_exact(const kml_filter *f, const uint8_t *p
         __m256i word = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
         word = _mm256_and_si256(_mm256_shuffle_epi8(word, lanes.order), lanes.mask);
         __m256i inside = kml_avx2_inside(word, &lanes, 8);
-        found += kml_avx2_keep(word, (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(inside)), at,
-                               values + found, positions + found);
-        at = _mm_add_epi32(at, _mm_set1_epi32(4));
+        found += kml_avx2_keep_all(word, inside, ~0u, &at, values + found, positions + found, 8);
     }
-    return found + kml_scalar_part(f, p, i, until, values + found, positions + found);
+    if (i == until) return found;
+    return found + kml_scalar_part(run->f, run->p, i, until, values + found, positions + found);
 }
 
-/* Filters a run with any other step: a block's bytes are compared once for each shift by a step, and
- * if no word passes at any, the block is done. While hits are many, blocks are not tried. */
-#define KML_STRETCH 64
+/* Filters a run with any other step: a block's bytes are compared once for each shift by a step,
+ * and if no word passes at any, the block is done. While hits are many, blocks are not tried. */
 
 KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t lane,
-                                        size_t step, int reordered, int masked) {
+                                        size_t step, size_t size, int swapped, int masked) {
     const size_t shifts = lane / step, loads = shifts < 4 ? 4 : shifts;
     const size_t block = loads / shifts * 32 / step;
-    /* Words narrower than their lane: after the last one there is nothing to fill it. */
-    const size_t limit = count - (lane > (size_t)f->word_size);
-    const uint8_t *order = lane == 4 ? kml_swap_4 : kml_pairs[3][f->word_size == 4][f->swapped != 0];
     kml_avx2_lanes lanes;
+    kml_avx2_run run = {.f = f, .p = p};
+    const uint8_t *order = lane == 8 ? kml_pairs[3][size == 4][swapped] : kml_swap_4;
     if (count < block || !kml_avx2_spread(f, lane, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
+    kml_avx2_spread(f, 8, kml_pairs[__builtin_ctz((unsigned)step)][size == 4][swapped], &run.lanes);
+    run.limit = count - (15 - size) / step;
+    /* Words narrower than their lane: after the last one there is nothing to fill it. */
+    const size_t limit = count - (size < lane);
     size_t i = 0, found = 0;
     while (i + block <= limit) {
         __m256i any = _mm256_setzero_si256();
         for (size_t k = 0; k < loads; k++) {
             const uint8_t *q = p + i * step + k / shifts * 32 + k % shifts * step;
-            __m256i word = kml_avx2_load(q, &lanes, reordered, masked);
+            __m256i word = kml_avx2_load(q, &lanes, swapped || size < lane, masked);
             any = _mm256_or_si256(any, kml_avx2_inside(word, &lanes, lane));
         }
         size_t next = i + block, hits, many;
@@ -206,46 +217,27 @@ KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, s
             continue;
         }
         do {
-            hits = kml_avx2_exact(f, p, i, next, count, values + found, positions + found);
+            hits = kml_avx2_exact(&run, i, next, values + found, positions + found);
             found += hits;
-            many = hits * 16 > next - i;
+            many = hits * KML_MANY > next - i;
             i = next;
             next = count - i < KML_STRETCH ? count : i + KML_STRETCH;
         } while (many && i < count);
     }
-    return found + kml_avx2_exact(f, p, i, count, count, values + found, positions + found);
+    return found + kml_avx2_exact(&run, i, count, values + found, positions + found);
 }
 
-/* One function for each form of words: [4 or 8 bytes][log2 of the step][as they are or not][mask]. */
-#define KML_FORM(kernel, name, ...) \
-    KML_AVX2_CODE static size_t name(const kml_filter *f, const uint8_t *p, size_t count, \
-                                     uint64_t *values, uint32_t *positions) { \
-        return kernel(f, p, count, values, positions, __VA_ARGS__); \
-    }
-#define KML_FORMS(kernel, name, ...) \
-    KML_FORM(kernel, name##_plain, __VA_ARGS__, 0, 0) \
-    KML_FORM(kernel, name##_masked, __VA_ARGS__, 0, 1) \
-    KML_FORM(kernel, name##_swapped, __VA_ARGS__, 1, 0) \
-    KML_FORM(kernel, name##_both, __VA_ARGS__, 1, 1)
-#define KML_ROW(name) {{name##_plain, name##_masked}, {name##_swapped, name##_both}}
-
-KML_FORMS(kml_avx2_shifted, kml_avx2_4_1, 4, 1)
-KML_FORMS(kml_avx2_shifted, kml_avx2_4_2, 4, 2)
-KML_FORMS(kml_avx2_aligned, kml_avx2_4_4, 4)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_1, 8, 1)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_2, 8, 2)
-KML_FORMS(kml_avx2_shifted, kml_avx2_8_4, 8, 4)
-KML_FORMS(kml_avx2_aligned, kml_avx2_8_8, 8)
-KML_FORM(kml_avx2_shifted, kml_avx2_4_8, 8, 8, 1, 1)
-
-static const kml_filter_function kml_avx2_forms[2][4][2][2] = {
-    {KML_ROW(kml_avx2_4_1), KML_ROW(kml_avx2_4_2), KML_ROW(kml_avx2_4_4),
-     {{kml_avx2_4_8, kml_avx2_4_8}, {kml_avx2_4_8, kml_avx2_4_8}}},
-    {KML_ROW(kml_avx2_8_1), KML_ROW(kml_avx2_8_2), KML_ROW(kml_avx2_8_4), KML_ROW(kml_avx2_8_8)},
-};
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_1, 4, 1, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_2, 4, 2, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_aligned, kml_avx2_4_4, 4)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_1, 8, 1, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_2, 8, 2, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_8_4, 8, 4, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_aligned, kml_avx2_8_8, 8)
+KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_8, 8, 8, 4)
 
 static size_t kml_filter_avx2(const kml_filter *f, const uint8_t *p, size_t count,
                               uint64_t *values, uint32_t *positions) {
-    return kml_avx2_forms[f->word_size == 8][__builtin_ctz(f->step)][f->swapped != 0]
-                         [kml_is_masked(f)](f, p, count, values, positions);
+    static const kml_filter_function forms[2][4][2][2] = KML_TABLE(kml_avx2);
+    return kml_form_of(f, forms)(f, p, count, values, positions);
 }

@@ -20,7 +20,8 @@ KML_AVX512_INLINE size_t kml_avx512_keep(__m512i word, __mmask16 inside, size_t 
     if (size == 8) {
         __m256i few = _mm512_castsi512_si256(places);
         _mm512_storeu_si512(values, _mm512_maskz_compress_epi64((__mmask8)inside, word));
-        _mm256_storeu_si256((__m256i *)positions, _mm256_maskz_compress_epi32((__mmask8)inside, few));
+        _mm256_storeu_si256((__m256i *)positions,
+                            _mm256_maskz_compress_epi32((__mmask8)inside, few));
     } else {
         __m512i kept = _mm512_maskz_compress_epi32(inside, word);
         _mm512_storeu_si512(values, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(kept)));
@@ -81,23 +82,13 @@ KML_AVX512_INLINE size_t kml_avx512_aligned(const kml_filter *f, const uint8_t *
     return found;
 }
 
-#define KML_FORM_512(name, ...) \
-    KML_AVX512_CODE static size_t name(const kml_filter *f, const uint8_t *p, size_t count, \
-                                       uint64_t *values, uint32_t *positions) { \
-        return kml_avx512_aligned(f, p, count, values, positions, __VA_ARGS__); \
-    }
-KML_FORM_512(kml_avx512_4_plain, 4, 0, 0)
-KML_FORM_512(kml_avx512_4_masked, 4, 0, 1)
-KML_FORM_512(kml_avx512_4_swapped, 4, 1, 0)
-KML_FORM_512(kml_avx512_4_both, 4, 1, 1)
-KML_FORM_512(kml_avx512_8_plain, 8, 0, 0)
-KML_FORM_512(kml_avx512_8_masked, 8, 0, 1)
-KML_FORM_512(kml_avx512_8_swapped, 8, 1, 0)
-KML_FORM_512(kml_avx512_8_both, 8, 1, 1)
+KML_FORMS(KML_AVX512_CODE, kml_avx512_aligned, kml_avx512_4, 4)
+KML_FORMS(KML_AVX512_CODE, kml_avx512_aligned, kml_avx512_8, 8)
 
 static size_t kml_filter_avx512(const kml_filter *f, const uint8_t *p, size_t count,
                                 uint64_t *values, uint32_t *positions) {
-    static const kml_filter_function forms[2][2][2] = {KML_ROW(kml_avx512_4), KML_ROW(kml_avx512_8)};
+    static const kml_filter_function forms[2][2][2] = {KML_ROW(kml_avx512_4),
+                                                       KML_ROW(kml_avx512_8)};
     if (f->step != (uint32_t)f->word_size) return kml_filter_avx2(f, p, count, values, positions);
     return forms[f->word_size == 8][f->swapped != 0][kml_is_masked(f)](f, p, count, values,
                                                                        positions);
