@@ -1,4 +1,4 @@
-"""Reference of the loops over an allocator's own structures."""
+"""Reference of the walk over the adjoining chunks of a heap's region."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,19 +6,15 @@ from numpy.typing import NDArray
 from ._scan import ImageView
 
 #: Why a walk stopped: the arrays are full; the top chunk; a region's closing fences; the
-#: region's end; memory that the image lacks; a header that cannot be one.
+#: region's end; memory that the image lacks; a header that cannot be one; the place up to which
+#: it was asked to go.
 STOP_FULL: int
 STOP_TOP: int
 STOP_FENCE: int
 STOP_LIMIT: int
 STOP_MISSING: int
 STOP_BAD: int
-
-#: Why a free list ended: its null; a loop; a node that the image lacks; the array is full.
-LIST_END: int
-LIST_LOOP: int
-LIST_BAD: int
-LIST_FULL: int
+STOP_UNTIL: int
 
 class ChunkWalk:
     """A walk over the adjoining chunks of one region of glibc's heap.
@@ -57,7 +53,13 @@ class ChunkWalk:
     def __new__(
         cls, image: ImageView, start: int, limit: int, top: int, align: int
     ) -> ChunkWalk: ...
-    def run(self, address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int) -> int:
+    def run(
+        self,
+        address: NDArray[np.uint64],
+        usable: NDArray[np.uint64],
+        count: int,
+        until: int = ...,
+    ) -> int:
         """Walk on; append what is in use; return the new count.
 
         Parameters
@@ -67,6 +69,26 @@ class ChunkWalk:
             Entries before `count` are left alone. The walk stops when they are full.
         count
             Entries already taken.
+        until
+            Stop at the first chunk at or behind this place, nothing pending.
+        """
+
+    def join(self, ahead: ChunkWalk, skipped: ChunkWalk) -> None:
+        """Go on where another walk over the same region stopped.
+
+        Parameters
+        ----------
+        ahead
+            A walk that was begun at a place ahead of this one, and met the chunk at which this
+            one stands: from there on it found what this one would find.
+        skipped
+            A walk begun at the same place, stopped at that chunk: what `ahead` met before it,
+            which does not count.
+
+        Raises
+        ------
+        ValueError
+            The walks do not meet.
         """
 
     def settle(self, position: int) -> None:
@@ -79,6 +101,12 @@ class ChunkWalk:
         chunks. The region's end if there is none.
         """
 
+    def guess(self, low: int, high: int) -> int:
+        """Return the first place in ``[low, high)`` where such a chain begins, `high` if none.
+
+        It may be the program's own data that looks like one: a place to walk from on trial.
+        """
+
     def resume(self, low: int) -> int:
         """Return the first place at or after `low` whose chain reaches fences or the top.
 
@@ -88,98 +116,3 @@ class ChunkWalk:
 
     def chains(self, chunk: int) -> bool:
         """Whether such a chain begins at this very address."""
-
-def find_linked(
-    image: ImageView,
-    start: int,
-    end: int,
-    step: int,
-    first: int,
-    first_delta: int,
-    second: int,
-    second_delta: int,
-    limit: int,
-) -> list[int]:
-    """Find places that point to themselves.
-
-    Parameters
-    ----------
-    image
-        The memory.
-    start, end, step
-        Addresses to try: multiples of `step` in ``[start, end)``.
-    first, first_delta, second, second_delta
-        A hit p holds ``p + first_delta`` at ``p + first`` and ``p + second_delta`` at
-        ``p + second``; deltas are modulo 2**64.
-    limit
-        At most so many hits.
-    """
-
-def find_mapped(
-    image: ImageView,
-    start: int,
-    end: int,
-    page: int,
-    trailer: int,
-    align: int,
-    base: NDArray[np.uint64],
-    chunk: NDArray[np.uint64],
-    length: NDArray[np.uint64],
-) -> int:
-    """Find the chunks that have a mapping of their own; return how many.
-
-    Parameters
-    ----------
-    image
-        The memory.
-    start, end
-        Where to look; a mapping may not reach beyond the end.
-    page
-        Page size in bytes.
-    trailer
-        Bytes by which a mapping is longer than its chunk: 0 up to glibc 2.42, then 16.
-    align
-        malloc's alignment, 8 or 16: where it asks for it (i386), the chunk begins a little
-        behind the mapping.
-    base, chunk, length
-        ``(n,)`` ``uint64``, filled: start of the mapping, of the chunk (later than the base
-        where memalign moved it), and bytes in the mapping. The search ends when they are full.
-    """
-
-def follow(
-    image: ImageView, head: int, link: int, mangled: bool, out: NDArray[np.uint64]
-) -> tuple[int, int]:
-    """Follow a singly linked free list.
-
-    Parameters
-    ----------
-    image
-        The memory.
-    head
-        The first node; 0 for an empty list.
-    link
-        Offset of the link in a node.
-    mangled
-        Whether a link at address a is stored xor ``a >> 12`` (glibc ≥ 2.32).
-    out
-        ``(n,)`` ``uint64``, filled with the nodes.
-
-    Returns
-    -------
-    count, stop
-        Nodes met, and one of the ``LIST_`` values.
-    """
-
-def merge(
-    address: NDArray[np.uint64],
-    usable: NDArray[np.uint64],
-    count: int,
-    more_address: NDArray[np.uint64],
-    more_usable: NDArray[np.uint64],
-) -> int:
-    """Merge sorted rows into the first `count` sorted ones, in place; return the new count."""
-
-def remove(
-    address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int, gone: NDArray[np.uint64]
-) -> int:
-    """Drop the rows whose address is in `gone` (sorted), in place; return the new count."""

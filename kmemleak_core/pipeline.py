@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from . import workers
 from .coverage import Coverage
 from .dump import Dump
 from .errors import HeapError, UsageError
@@ -246,7 +247,7 @@ def _open_dump(
     with clock("open"):
         dump = open_dump(path, sysroot=options.sysroot)
     with clock("heap"):
-        heap = _find_heap(dump)
+        heap = _find_heap(dump, options.threads or workers.available())
     with clock("roots"):
         roots = process_roots(dump, heap)
     if not dump.threads:
@@ -258,11 +259,11 @@ def _open_dump(
     return dump, heap, roots
 
 
-def _find_heap(dump: Dump) -> Heap:
+def _find_heap(dump: Dump, threads: int) -> Heap:
     from .heaps.foreign import name_foreign_allocator
 
     for finder in finders():
-        heap = finder.find(dump)
+        heap = finder.find(dump, threads)
         if heap is not None:
             return heap
     name = name_foreign_allocator(dump)

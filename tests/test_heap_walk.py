@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmemleak_core import _heap
-from kmemleak_core._heap import ChunkWalk, find_linked, find_mapped, follow, merge, remove
+from kmemleak_core import _heap, _heap_find
+from kmemleak_core._columns import merge, remove
+from kmemleak_core._heap import ChunkWalk
+from kmemleak_core._heap_find import find_linked, find_mapped, follow
 from kmemleak_core.image import MemoryImage, Segment
 
 BASE = 0x5555_0000_0000
@@ -226,7 +228,7 @@ def test_a_free_list_is_followed_to_its_end_or_its_loop(nexts: list[int], mangle
         expected.append(node)
         node = nexts[node]
     loops = node < len(nexts)
-    assert stop == (_heap.LIST_LOOP if loops else _heap.LIST_END)
+    assert stop == (_heap_find.LIST_LOOP if loops else _heap_find.LIST_END)
     met = [(a - BASE) // 32 for a in out[:count].tolist()]
     assert met[: len(expected)] == expected
     assert count <= 4 * len(nexts) + 4
@@ -236,8 +238,8 @@ def test_a_free_list_that_leaves_the_image_is_told() -> None:
     memory = np.array([0x1234, 0], np.uint64)
     image = MemoryImage([Segment(BASE, memory.view(np.uint8))])
     out = np.zeros(10, np.uint64)
-    assert follow(image.engine, BASE, 0, False, out) == (1, _heap.LIST_BAD)
-    assert follow(image.engine, (1 << 64) - 4, 8, False, out) == (0, _heap.LIST_BAD)
+    assert follow(image.engine, BASE, 0, False, out) == (1, _heap_find.LIST_BAD)
+    assert follow(image.engine, (1 << 64) - 4, 8, False, out) == (0, _heap_find.LIST_BAD)
 
 
 def test_words_that_point_to_themselves_are_found() -> None:

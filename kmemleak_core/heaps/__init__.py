@@ -104,8 +104,16 @@ class HeapFinder(Protocol):
 
     name: str
 
-    def find(self, dump: Dump) -> Heap | None:
-        """Return the heap, or None where this allocator left no trace."""
+    def find(self, dump: Dump, threads: int = 1) -> Heap | None:
+        """Return the heap, or None where this allocator left no trace.
+
+        Parameters
+        ----------
+        dump
+            The memory.
+        threads
+            How many may work at a time; the heap is the same for any number.
+        """
         ...
 
 

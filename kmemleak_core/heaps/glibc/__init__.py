@@ -21,22 +21,12 @@ from .arenas import Arena, MallocParameters, find_arenas
 from .chunks import ChunkTable
 from .layouts import Layout
 from .mmapped import Mapped, find_mapped_chunks
-from .regions import (
-    Region,
-    Walked,
-    anonymous_ranges,
-    find_scattered,
-    plan_main,
-    plan_secondary,
-    walk,
-)
+from .regions import Region, anonymous_ranges, find_scattered, plan_main, plan_secondary
 from .tcache import FreeLists, find_free_lists
 from .threads import Stacks, find_stacks
+from .walk import Walked, walk_all
 
 AT_PAGESZ = 6
-
-#: A first guess at the bytes per chunk, so that the arrays rarely have to grow.
-BYTES_PER_CHUNK = 256
 
 
 class GlibcHeap:
@@ -44,7 +34,7 @@ class GlibcHeap:
 
     name = "glibc"
 
-    def find(self, dump: Dump) -> Heap | None:
+    def find(self, dump: Dump, threads: int = 1) -> Heap | None:
         """Return the heap, or None where glibc's malloc left no trace.
 
         That is also so where it was never asked for memory and another allocator is there.
@@ -76,14 +66,7 @@ class GlibcHeap:
                 regions += find_scattered(image, arena, base, regions, page)
         regions = _disjoint(regions, coverage)
 
-        spanned = min(sum(r.end - r.begin for r in regions), image.nbytes)
-        table = ChunkTable(spanned // BYTES_PER_CHUNK + 1024)
-        walks = []
-        for region in regions:
-            walked = Walked()
-            walk(image, region, table, walked)
-            walks.append(walked)
-
+        table, walks = walk_all(image, regions, threads)
         outside = anonymous_ranges(image, [(r.begin, r.dead) for r in regions])
         mapped = find_mapped_chunks(image, layout, outside, page)
         table.merge(mapped.address, mapped.usable)

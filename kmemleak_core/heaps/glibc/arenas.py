@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..._heap import find_linked
+from ..._heap_find import find_linked
 from ...coverage import Coverage
 from ...errors import FaultError
 from ...image import MemoryImage, Segment

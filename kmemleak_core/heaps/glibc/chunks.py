@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._heap import merge, remove
+from ..._columns import merge, remove
+from ..._heap import STOP_FULL, ChunkWalk
 
 
 class ChunkTable:
@@ -37,6 +38,23 @@ class ChunkTable:
         wanted = self.count + by
         if wanted > self.address.size:
             self._resize(max(wanted, self.address.size * 3 // 2))
+
+    def run(self, walk: ChunkWalk, until: int | None = None) -> None:
+        """Add what a walk finds in use until it stops, or comes to a chunk at `until`."""
+        bound = (1 << 64) - 1 if until is None else until
+        while True:
+            self.count = walk.run(self.address, self.usable, self.count, bound)
+            if walk.stop != STOP_FULL:
+                return
+            self.grow()
+
+    def extend(self, other: ChunkTable, first: int) -> None:
+        """Add the entries of another table from a row on; they are beyond all others."""
+        more = other.count - first
+        self.grow(more)
+        self.address[self.count : self.count + more] = other.address[first : other.count]
+        self.usable[self.count : self.count + more] = other.usable[first : other.count]
+        self.count += more
 
     def append(self, address: int, usable: int) -> None:
         """Add one entry; its address is beyond all others."""

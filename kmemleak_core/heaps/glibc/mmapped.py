@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._heap import find_mapped
+from ..._heap_find import find_mapped
 from ...image import MemoryImage, Segment
 from .layouts import Layout
 

@@ -1,14 +1,14 @@
-"""Turns arenas into regions of adjoining chunks and walks them, past damage and foreign memory."""
+"""Turns arenas into regions: the ranges of memory in which their chunks adjoin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 
 import numpy as np
 
-from ..._heap import STOP_BAD, STOP_FENCE, STOP_FULL, STOP_LIMIT, STOP_MISSING, STOP_TOP, ChunkWalk
+from ..._heap import STOP_FENCE, STOP_TOP, ChunkWalk
 from ...image import MemoryImage
 from .arenas import HEAP_ALIGNMENT, Arena, MallocParameters, find_parameters, heap_of, word_at
 from .chunks import ChunkTable
@@ -16,12 +16,6 @@ from .layouts import Layout
 
 FLAG_BITS = 7
 PREV_INUSE = 1
-
-#: So many places of one region are mended; what lies behind them is lost.
-MAX_REPAIRS = 100_000
-
-#: So many foreign ranges are looked through in a region: each look may take its whole length.
-MAX_FOREIGN = 64
 
 
 @dataclass(slots=True)
@@ -53,33 +47,6 @@ class Region:
     def top(self) -> int:
         """The top chunk, 0 where the region has none."""
         return self.limit if self.limit == self.arena.top else 0
-
-
-@dataclass(slots=True)
-class Walked:
-    """What walks found, besides the chunks in use.
-
-    Parameters
-    ----------
-    chunks, free_chunks, inconsistent
-        Chunks met; free ones; free ones whose footer does not repeat their size.
-    lost
-        Ranges that did not parse.
-    missing
-        Ranges that the image lacks.
-    foreign
-        Ranges between chunks that others obtained with ``sbrk``.
-    truncated
-        Chunks whose size is doubtful: a damaged size was cut at the next sound chunk.
-    """
-
-    chunks: int = 0
-    free_chunks: int = 0
-    inconsistent: int = 0
-    lost: list[tuple[int, int]] = field(default_factory=list)
-    missing: list[tuple[int, int]] = field(default_factory=list)
-    foreign: list[tuple[int, int]] = field(default_factory=list)
-    truncated: list[int] = field(default_factory=list)
 
 
 def plan_main(image: MemoryImage, arena: Arena) -> tuple[list[Region], MallocParameters | None]:
@@ -217,10 +184,8 @@ def _probe(
     first = layout.aligned_chunk(start)
     limit = arena.top if start <= arena.top < high else high
     walk = ChunkWalk(image.engine, first, limit, arena.top, layout.align)
-    while True:
-        walk.run(scratch.address, scratch.usable, 0)
-        if walk.stop != STOP_FULL:
-            break
+    scratch.count = 0
+    scratch.run(walk)
     if walk.stop == STOP_TOP:
         head = word_at(image, arena.top + layout.word) or 0
         end = min(arena.top + (head & ~FLAG_BITS), high)
@@ -264,83 +229,3 @@ def anonymous_ranges(image: MemoryImage, blocked: list[tuple[int, int]]) -> list
         if low < high:
             ranges.append((low, high))
     return ranges
-
-
-def walk(image: MemoryImage, region: Region, table: ChunkTable, walked: Walked) -> None:
-    """Walk one region; append its chunks in use to the table, tell the rest in `walked`."""
-    layout = region.arena.layout
-    engine = image.engine
-    chase = ChunkWalk(engine, region.first, region.limit, region.top, layout.align)
-    for _ in range(MAX_REPAIRS):
-        while True:
-            table.count = chase.run(table.address, table.usable, table.count)
-            if chase.stop != STOP_FULL:
-                break
-            table.grow()
-        if chase.stop == STOP_TOP:
-            break
-        at = chase.position
-        if chase.stop == STOP_FENCE:
-            if at >= region.limit:
-                break
-            # Fences before the end: somebody else moved the break.
-            found = region.limit
-            if len(walked.foreign) < MAX_FOREIGN and region.limit - at <= image.nbytes:
-                found = chase.resume(at)
-            if found == region.limit and not region.top:
-                found = chase.resync(at)
-            walked.foreign.append((at, found))
-            chase.settle(found)
-            continue
-        if chase.stop == STOP_LIMIT:
-            # The end of a heap without its fences, or a damaged size that fits exactly.
-            _settle_pending(image, chase, at, layout, table)
-            break
-        found = _repair(image, chase, layout, table, walked)
-        if found >= region.limit and not region.top:
-            break
-        chase.settle(found)
-    else:
-        walked.lost.append((chase.position, region.limit))
-    walked.chunks += chase.chunks
-    walked.free_chunks += chase.free_chunks
-    walked.inconsistent += chase.inconsistent
-
-
-def _repair(
-    image: MemoryImage, chase: ChunkWalk, layout: Layout, table: ChunkTable, walked: Walked
-) -> int:
-    """Find where the chain goes on, and account for what lies between."""
-    at = chase.position
-    if chase.stop == STOP_MISSING:
-        found = chase.resync(at)
-        _settle_pending(image, chase, at, layout, table)
-        walked.missing.append((at, found))
-        return found
-    assert chase.stop == STOP_BAD
-    # Either this header is damaged, or the one before it and the chain led astray.
-    pending = chase.pending
-    found = chase.resync(pending + layout.minimum if pending else at + layout.align)
-    _settle_pending(image, chase, found if pending and found < at else at, layout, table)
-    if found < at:
-        walked.truncated.append(pending)
-    else:
-        walked.lost.append((at, found))
-    return found
-
-
-def _settle_pending(
-    image: MemoryImage, chase: ChunkWalk, end: int, layout: Layout, table: ChunkTable
-) -> None:
-    """Append the chunk that was held back, unless its free list says that it is free."""
-    chunk = chase.pending
-    if not chunk:
-        return
-    size = end - chunk
-    back = None
-    if word_at(image, end) == size:
-        forward = word_at(image, chunk + 2 * layout.word)
-        if forward is not None:
-            back = word_at(image, forward + 3 * layout.word)
-    if back != chunk:
-        table.append(chunk + layout.header, size - layout.word)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._heap import LIST_END, follow
+from ..._heap_find import LIST_END, follow
 from ...dump import Dump
 from ...errors import FaultError
 from ...image import MemoryImage
