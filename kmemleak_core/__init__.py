@@ -1,19 +1,24 @@
 """kmemleak_core: finds the memory that nobody can reach any more, in any memory image."""
 
-from .detector import Kmemleak, ScanCounters
-from .dump import Dump, MappedFile, Thread
-from .embedding import attach, get_include
-from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
-from .image import Hole, MemoryImage, Segment
-from .leaks import Leak, LeakGroup, LeakTable
-from .lifecycle import ObjectView
-from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
-from .objects import BLACK, GREY, ObjectFlags, ObjectTable
-from .pipeline import AnalyseOptions, RawSource, analyse, scan
-from .report.model import Report
-from .roots import RootRange, Roots, RootWord
-from .scan import Colour, References, ScanOptions, ScanResult, scan_image
-from .testing import LeaksFound, expect_no_leaks
+from typing import TYPE_CHECKING
+
+from .lazy import export
+
+if TYPE_CHECKING:
+    from .detector import Kmemleak, ScanCounters
+    from .dump import Dump, MappedFile, Thread
+    from .embedding import attach, get_include
+    from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
+    from .image import Hole, MemoryImage, Segment
+    from .leaks import Leak, LeakGroup, LeakTable
+    from .lifecycle import ObjectView
+    from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
+    from .objects import BLACK, GREY, ObjectFlags, ObjectTable
+    from .pipeline import AnalyseOptions, RawSource, analyse, scan
+    from .report.model import Report
+    from .roots import RootRange, Roots, RootWord
+    from .scan import Colour, References, ScanOptions, ScanResult, scan_image
+    from .testing import LeaksFound, expect_no_leaks
 
 __all__ = [
     "BLACK",
@@ -61,3 +66,31 @@ __all__ = [
     "scan_image",
 ]
 __version__ = "0.1.0"
+
+# The imports above, at run time: each name when it is first wanted.
+export(
+    __name__,
+    {
+        "detector": ("Kmemleak", "ScanCounters"),
+        "dump": ("Dump", "MappedFile", "Thread"),
+        "embedding": ("attach", "get_include"),
+        "errors": (
+            "DumpError",
+            "FaultError",
+            "HeapError",
+            "KmemleakError",
+            "OverlapError",
+            "UsageError",
+        ),
+        "image": ("Hole", "MemoryImage", "Segment"),
+        "leaks": ("Leak", "LeakGroup", "LeakTable"),
+        "lifecycle": ("ObjectView",),
+        "live": ("BufferMemory", "CallbackMemory", "LiveMemory", "ProcessMemory"),
+        "objects": ("BLACK", "GREY", "ObjectFlags", "ObjectTable"),
+        "pipeline": ("AnalyseOptions", "RawSource", "analyse", "scan"),
+        "report.model": ("Report",),
+        "roots": ("RootRange", "RootWord", "Roots"),
+        "scan": ("Colour", "References", "ScanOptions", "ScanResult", "scan_image"),
+        "testing": ("LeaksFound", "expect_no_leaks"),
+    },
+)

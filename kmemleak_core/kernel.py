@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import KmemleakError, UsageError
-from .logs.kernel_report import KernelReport, parse_kernel_report
+
+if TYPE_CHECKING:
+    from .logs.kernel_report import KernelReport
 
 #: Where the kernel has it, if debugfs is mounted where it usually is.
 KMEMLEAK_FILE = Path("/sys/kernel/debug/kmemleak")
@@ -112,6 +114,8 @@ class KernelFile:
         KernelFileError
             The file is missing or may not be read.
         """
+        from .logs.kernel_report import parse_kernel_report
+
         stream = self._opened("r", "it cannot be read")
         pieces, size = [], 0
         try:
@@ -197,6 +201,7 @@ def check_kernel(
     KernelFileError
         The file cannot be used.
     """
+    from .logs.kernel_report import KernelReport
 
     def step(text: str) -> None:
         if tell is not None:

@@ -284,7 +284,7 @@ def test_a_format_can_be_asked_for_by_name(tmp_path):
 
 
 def test_third_parties_add_formats_through_entry_points(tmp_path, monkeypatch):
-    from kmemleak_core import MemoryImage, dumps
+    from kmemleak_core import MemoryImage
 
     class Mine:
         name = "mine"
@@ -299,6 +299,6 @@ def test_third_parties_add_formats_through_entry_points(tmp_path, monkeypatch):
         def load(self):
             return Mine
 
-    monkeypatch.setattr(dumps, "entry_points", lambda group: [Entry()])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry()])
     assert [f.name for f in formats()] == ["elf-core", "mine"]
     assert opened(tmp_path, b"MINE" + bytes(12)).format == "mine"

@@ -364,7 +364,7 @@ class TestOpening:
         def entry_points(*, group: str) -> Iterator[Entry]:
             return iter([Entry()] if group == "kmemleak_core.logs" else [])
 
-        monkeypatch.setattr("kmemleak_core.logs.entry_points", entry_points)
+        monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
         assert [f.name for f in formats()] == ["mine", "kernel-report"]
         file = tmp_path / "log"
         file.write_bytes(b"MINE\n")

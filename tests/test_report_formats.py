@@ -390,7 +390,7 @@ class TestReport:
         def entry_points(group: str) -> list[Entry]:
             return [Entry()] if group == "kmemleak_core.reports" else []
 
-        monkeypatch.setattr("kmemleak_core.report.entry_points", entry_points)
+        monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
         assert renderer_names()[-1] == "short"
         assert a_report().report("short", limit=3) == "5 3"
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from enum import IntEnum
 from importlib import import_module
@@ -57,8 +56,8 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of a command line: with its subcommand alone, where it begins with one."""
     parser = argparse.ArgumentParser(
         prog="kmemleak",
         description=_DESCRIPTION,
@@ -68,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kmemleak {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in SUBCOMMANDS:
+    for name in argv[:1] if argv and argv[0] in SUBCOMMANDS else SUBCOMMANDS:
         import_module(f".{name}", __package__).prepare_parser(subparsers)
     return parser
 
@@ -92,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     try:
-        arguments = build_parser().parse_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        arguments = build_parser(argv).parse_args(argv)
     except SystemExit as exit:  # argparse has told the user why
         return int(exit.code or 0)
     try:
@@ -113,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return fail(ExitCode.USAGE, f"{where}{error.strerror or error}")
     except Exception:
+        import traceback
+
         # Python's own exit code for this would read as "leaks found".
         sys.stderr.write(traceback.format_exc())
         return fail(ExitCode.BUG, "this is a bug in kmemleak: please report the lines above")

@@ -9,7 +9,7 @@ import sys
 from enum import IntEnum
 from pathlib import Path
 
-from ..control import help_text
+from ..control_language import help_text
 from ..errors import ControlError
 
 _DESCRIPTION = """\

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 from ..dump import Dump
 from ..errors import DumpError, UsageError
+from ..plugins import registered
 from .compressed import compression, decompress
 from .recognise import not_a_dump
 from .source import Source, map_file, open_regular
@@ -40,7 +40,7 @@ def formats() -> Iterator[DumpFormat]:
     from .elf_core import ElfCore
 
     yield ElfCore()
-    for entry in entry_points(group="kmemleak_core.dumps"):
+    for entry in registered("kmemleak_core.dumps"):
         yield entry.load()()
 
 
@@ -82,14 +82,13 @@ def open_dump(
         raise DumpError(f"cannot be mapped: {error}", path=name) from None
     finally:
         os.close(descriptor)
-    known = list(formats())
     if format is not None:
-        chosen = next((f for f in known if f.name == format), None)
+        chosen = next((f for f in formats() if f.name == format), None)
         if chosen is None:
-            names = ", ".join(f.name for f in known)
+            names = ", ".join(f.name for f in formats())
             raise UsageError(f"no dump format is called {format!r}", hint=f"one of: {names}")
         return chosen.open(source, sysroot=sysroot)
-    for candidate in known:
+    for candidate in formats():
         if candidate.matches(source.head):
             return candidate.open(source, sysroot=sysroot)
     raise not_a_dump(name, source.head)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from ..coverage import Coverage
 from ..dump import Dump
 from ..objects import ObjectTable
+from ..plugins import registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +122,5 @@ def finders() -> Iterable[HeapFinder]:
     from .glibc import GlibcHeap
 
     yield GlibcHeap()
-    for entry in entry_points(group="kmemleak_core.heaps"):
+    for entry in registered("kmemleak_core.heaps"):
         yield entry.load()()

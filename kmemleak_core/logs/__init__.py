@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from io import BufferedReader, RawIOBase
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ..coverage import Coverage
 from ..dumps.compressed import compression, decompress
 from ..errors import DumpError, UsageError
+from ..plugins import registered
 from .kernel_report import KernelReport, SkippedLine, parse_kernel_report
 
 __all__ = ["KernelReport", "LogFormat", "SkippedLine", "formats", "open_log", "parse_kernel_report"]
@@ -43,7 +43,7 @@ class LogFormat(Protocol):
 
 def formats() -> Iterator[LogFormat]:
     """Yield every known format: those of the entry points, then ours, which takes any text."""
-    for entry in entry_points(group="kmemleak_core.logs"):
+    for entry in registered("kmemleak_core.logs"):
         yield entry.load()()
     from .kernel_report import KernelReportFormat
 

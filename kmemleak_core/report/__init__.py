@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from ..errors import UsageError
-from .model import RenderOptions, Report, ReportSource, Summary
+from ..lazy import export
+from ..plugins import registered
+
+if TYPE_CHECKING:
+    from .model import RenderOptions, Report, ReportSource, Summary
 
 __all__ = [
     "RenderOptions",
@@ -42,7 +45,7 @@ class Renderer(Protocol):
 
 def renderer_names() -> tuple[str, ...]:
     """Return the name of every format: ours, then those of installed entry points."""
-    others = sorted({entry.name for entry in entry_points(group=_GROUP)} - _BUILT_IN.keys())
+    others = sorted({entry.name for entry in registered(_GROUP)} - _BUILT_IN.keys())
     return (*_BUILT_IN, *others)
 
 
@@ -57,9 +60,12 @@ def renderer(name: str) -> Renderer:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         return cast("Renderer", getattr(import_module(f".{module}", __name__), attribute)())
-    for entry in entry_points(group=_GROUP):
+    for entry in registered(_GROUP):
         if entry.name == name:
             return cast("Renderer", entry.load()())
     raise UsageError(
         f"there is no report format {name!r}", hint=f"one of: {', '.join(renderer_names())}"
     )
+
+
+export(__name__, {"model": ("RenderOptions", "Report", "ReportSource", "Summary")})
