@@ -16,8 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..coverage import Coverage
 from ..errors import DumpError
+from .mapping import map_file
 from .packed import DamagedError, Packing, Unit, joined, packing
-from .source import Source, map_file, open_regular
+from .source import Source, open_regular
 from .sparse import write_sparse
 
 _PIECE = 1 << 20
@@ -93,6 +94,8 @@ def _decompress(source: Source, format: Packing) -> Source:
                     f"{written:,} bytes are read",
                 )
             return Source(source.path, map_file(out.fileno()), source.coverage)
+    except RuntimeError as error:  # no thread can be had
+        raise DumpError(f"cannot be decompressed: {error}", path=source.path) from None
     except OSError as error:
         raise DumpError(
             f"cannot be decompressed into {folder}: {error.strerror or error}",

@@ -98,8 +98,9 @@ def _read_array(member: Any, size: int, stored: NDArray[np.uint8] | None) -> NDA
     if stored is not None:
         # Its checksum stays unread: whatever the numbers are, they are checked where they are used.
         begin = member.tell()
-        return stored[begin : begin + count * dtype.itemsize].view(dtype).reshape(shape)
-    raw = member.read(count * dtype.itemsize)
+        raw = stored[begin : begin + count * dtype.itemsize].data
+    else:
+        raw = member.read(count * dtype.itemsize)
     return np.frombuffer(raw, dtype=dtype, count=count).reshape(shape)
 
 
