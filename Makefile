@@ -49,8 +49,9 @@ lint: $(STAMP)
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint kmemleak_core
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases --allowlist .stubtest-allow \
-	  kmemleak_core._index kmemleak_core._scan kmemleak_core._mark kmemleak_core._heap kmemleak_core._replay kmemleak_core._heap kmemleak_core._replay_find \
-	  kmemleak_core._columns kmemleak_core._tracker kmemleak_core._capi
+	  kmemleak_core._index kmemleak_core._scan kmemleak_core._mark kmemleak_core._heap \
+	  kmemleak_core._heap_find kmemleak_core._columns kmemleak_core._replay kmemleak_core._tracker \
+	  kmemleak_core._capi
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest bench --override-ini addopts= --benchmark-only --benchmark-sort=min \

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import kmemleak_core as km
 from kmemleak_core._index import AddressIndex
 from kmemleak_core._mark import mark
+
+import kmemleak_core as km
 from kmemleak_core._scan import extract_references
 
 from . import alternatives

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntFlag
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .coverage import Coverage
 from .errors import OverlapError
+
+#: Rows that are checked at a time.
+_ROWS = 1 << 16
 
 #: Min_count of a black object: never reported, never scanned.
 BLACK = -1
@@ -147,16 +150,17 @@ class ObjectTable:
 
         table = cls()
         rows: NDArray[Any] | None = None  # input rows by address; None: they are sorted already
-        if n > 1 and not bool(np.all(start[1:] > start[:-1])):
+        if not _ascending(start):
             rows = np.argsort(start, kind="stable")
             start, length = start[rows], length[rows]
-        end = _ends(start, length)
-        if n > 1 and bool(np.any(end[:-1] > start[1:])):
+        if _overlapping(start, length):
+            end = _ends(start, length)
             keep = _resolve_overlaps(start, length, end, rows, on_overlap, table.anomalies)
             rows = np.flatnonzero(keep) if rows is None else rows[keep]
             start, length = start[keep], length[keep]
         if rows is not None:
-            columns = {name: column[rows] for name, column in columns.items()}
+            for name, column in columns.items():
+                columns[name] = column[rows]
             if allocation_order:
                 table.order = np.argsort(rows, kind="stable").astype(np.uint32)
         table.address = start
@@ -226,33 +230,64 @@ def _column(values: ArrayLike, dtype: Any, name: str) -> NDArray[Any]:
         array.dtype == object and all(isinstance(v, int) for v in array)
     ):
         raise ValueError(f"{name} holds {array.dtype}, integers are wanted")
-    if np.dtype(dtype).kind == "u" and array.dtype.kind in "iO" and bool(np.any(array < 0)):
+    signed = np.dtype(dtype).kind == "u" and array.dtype.kind in "iO"
+    if signed and any(bool(np.any(array[part] < 0)) for part in blocks(array.size)):
         raise ValueError(f"{name} holds a negative number")
     try:
-        return np.ascontiguousarray(array, dtype=dtype)
+        # A column that is right as it is stays the caller's: it can be a file larger than memory.
+        return np.require(array, dtype, ["C", "ALIGNED"])
     except OverflowError:
         raise ValueError(f"{name} holds a number beyond {np.dtype(dtype)}") from None
 
 
 def _spread(values: ArrayLike, dtype: Any, n: int, name: str) -> NDArray[Any]:
     if np.ndim(values) == 0:
-        return np.full(n, values, dtype=dtype)
+        # Zeros that nobody writes to take no memory.
+        return np.full(n, values, dtype=dtype) if values else np.zeros(n, dtype=dtype)
     column = _column(values, dtype, name)
     if column.size != n:
         raise ValueError(f"{n} addresses but {column.size} values of {name}")
     return column
 
 
-def _ends(start: NDArray[np.uint64], length: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    end = start + np.maximum(length, np.uint64(1))
+def blocks(n: int) -> Iterator[slice]:
+    """Yield slices that cover n rows: what is made for each stays in the cache."""
+    return (slice(begin, begin + _ROWS) for begin in range(0, n, _ROWS))
+
+
+def inside(start: NDArray[np.uint64], length: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which objects lie in the address space, ``(n,)`` ``bool``."""
     # One more is kept free, so that one past an end is an address too.
-    bad = np.flatnonzero((end <= start) | (end == np.uint64((1 << 64) - 1)))
-    if bad.size:
-        row = int(bad[0])
-        raise ValueError(
-            f"object {int(start[row]):#x} (size {int(length[row])}) leaves the address space"
-        )
-    return end
+    room = np.uint64((1 << 64) - 1) - start
+    kept: NDArray[np.bool_] = np.maximum(length, np.uint64(1)) < room
+    return kept
+
+
+def _ends(start: NDArray[np.uint64], length: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return start + np.maximum(length, np.uint64(1))
+
+
+def _ascending(start: NDArray[np.uint64]) -> bool:
+    return all(
+        bool(np.all(start[part][: after.size] < after))
+        for part in blocks(start.size)
+        for after in [start[part.start + 1 : part.stop + 1]]
+    )
+
+
+def _overlapping(start: NDArray[np.uint64], length: NDArray[np.uint64]) -> bool:
+    """Check sorted rows: whether any two overlap; ValueError where one leaves the address space."""
+    overlap = False
+    for part in blocks(start.size):
+        bad = np.flatnonzero(~inside(start[part], length[part]))
+        if bad.size:
+            row = part.start + int(bad[0])
+            raise ValueError(
+                f"object {int(start[row]):#x} (size {int(length[row])}) leaves the address space"
+            )
+        after = start[part.start + 1 : part.stop + 1]
+        overlap |= bool(np.any(_ends(start[part], length[part])[: after.size] > after))
+    return overlap
 
 
 def _resolve_overlaps(

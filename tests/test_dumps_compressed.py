@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import lzma
 import os
 import tempfile
 from collections import namedtuple
 from pathlib import Path
 
-import lz4.frame
 import numpy as np
 import pytest
 import zstandard
@@ -19,14 +17,9 @@ from kmemleak_core import DumpError
 from kmemleak_core.dumps import compressed, open_dump
 
 from .builders.elf import CoreBuilder
+from .builders.packed import MAGIC, MANY, SINGLE
 
-PACK = {
-    "zstd": zstandard.ZstdCompressor().compress,
-    "zstd-streamed": lambda raw: zstandard.ZstdCompressor(write_content_size=False).compress(raw),
-    "gzip": gzip.compress,
-    "xz": lzma.compress,
-    "lz4": lz4.frame.compress,
-}
+PACK = SINGLE | MANY
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +74,7 @@ def test_a_damaged_stream_gives_a_dump_or_one_clear_error(tmp_path, core, kind):
         assert open_dump(write(tmp_path, bytes(packed))).image.segments[0].address == 0x10000
 
 
-@pytest.mark.parametrize("magic", [m for m, _ in compressed._MAGIC])
+@pytest.mark.parametrize("magic", MAGIC.values(), ids=MAGIC)
 def test_a_magic_number_alone_is_an_error(tmp_path, magic):
     with pytest.raises(DumpError):
         open_dump(write(tmp_path, magic + b"\xff" * 100))
@@ -105,7 +98,7 @@ def test_zeros_take_no_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(compressed, "map_file", spy)
     raw = CoreBuilder().load(0x10000, bytes(64 << 20)).load(0x8000000, b"x").build()
     open_dump(write(tmp_path, zstandard.ZstdCompressor().compress(raw)))
-    ((size, taken),) = sizes
+    _packed, (size, taken) = sizes
     assert size == len(raw)
     assert taken < 1 << 20
 

@@ -17,6 +17,7 @@ from kmemleak_core import Dump, DumpError
 from kmemleak_core.dumps import open_dump
 
 from .builders.elf import EM_386, EM_AARCH64, EM_PPC64, EM_X86_64, CoreBuilder, R, W, X
+from .builders.packed import MAGIC
 
 QUIET = settings(
     max_examples=200,
@@ -148,9 +149,7 @@ def test_anything_after_the_magic_number(tmp_path, tail):
 @QUIET
 @given(st.binary(max_size=200), st.sampled_from(["zstd", "gzip", "xz", "lz4", "none"]))
 def test_anything_after_the_magic_number_of_a_compression(tmp_path, tail, kind):
-    from kmemleak_core.dumps.compressed import _MAGIC
-
-    magic = next((m for m, name in _MAGIC if name == kind), b"")
+    magic = MAGIC.get(kind, b"")
     path = tmp_path / "core"
     path.write_bytes(magic + tail)
     survives(path)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from ..dump import Dump
-from ..errors import DumpError, UsageError
+from ..errors import UsageError
 from ..plugins import registered
-from .compressed import compression, decompress
+from .compressed import open_source
 from .recognise import not_a_dump
-from .source import Source, map_file, open_regular
+from .source import Source
 
 __all__ = ["DumpFormat", "Source", "formats", "open_dump"]
 
@@ -72,16 +72,7 @@ def open_dump(
         No format has that name.
     """
     name = os.fspath(path)
-    descriptor = open_regular(name)
-    try:
-        source = Source(name, map_file(descriptor))
-        packed = compression(source.head)
-        if packed:
-            source = decompress(descriptor, name, packed, source.coverage)
-    except (OSError, ValueError) as error:
-        raise DumpError(f"cannot be mapped: {error}", path=name) from None
-    finally:
-        os.close(descriptor)
+    source = open_source(name)
     if format is not None:
         chosen = next((f for f in formats() if f.name == format), None)
         if chosen is None:

@@ -1,33 +1,33 @@
-"""Turns a compressed file into a memory map of its content, through an unlinked temporary file.
+"""Turns a file into a memory map of its content: a compressed one through an unlinked file.
 
-zstd, gzip, xz and lz4 frames, as coredump collectors leave them. The temporary file is sparse
-where the content is zero and its size is bounded by the free space of its file system.
+zstd, gzip, xz and lz4 frames, as coredump collectors leave them. The temporary file (TMPDIR) is
+sparse where the content is zero, and its size is bounded by the free space of its file system.
+What the format lets unpack apart is unpacked on several threads, what it does not on one, while
+others write; the memory that takes is bounded whatever the file says.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
 import tempfile
-import zlib
+from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..coverage import Coverage
 from ..errors import DumpError
-from .source import Source, map_file
-from .sparse import BLOCK, write_sparse
+from .mapping import map_file
+from .packed import DamagedError, Packing, Unit, joined, packing
+from .source import Source, open_regular
+from .sparse import write_sparse
 
-#: First bytes → name.
-_MAGIC = (
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x1f\x8b\x08", "gzip"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-)
-_SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # a frame that zstd and lz4 pass over
 _PIECE = 1 << 20
+#: A unit that unpacks to more is unpacked in order, piece by piece.
+_LARGE = 128 << 20
+#: Bytes that may lie unpacked in memory, or be about to: units, then pieces to be written.
+_UNPACKING = 256 << 20
+_WRITING = 32 << 20
+_MOST_THREADS = 8
 #: Never fill a file system up to here: others need room too.
 _MARGIN = 64 << 20
 #: Zeros cost no room, but time: a stream that claims more than this, and more than 16 times what
@@ -35,131 +35,149 @@ _MARGIN = 64 << 20
 _MAX_SPARSE = 1 << 36
 
 
-def compression(head: bytes) -> str:
-    """Name the compression of a file that begins like this; empty if it is none."""
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            return name
-    if len(head) > 8 and int.from_bytes(head[:4], "little") in _SKIPPABLE:
-        return "zstd"
-    return ""
-
-
-def decompress(descriptor: int, path: str, kind: str, coverage: Coverage) -> Source:
-    """Decompress a file into an unlinked temporary file and map that.
+def open_source(path: str | os.PathLike[str], coverage: Coverage | None = None) -> Source:
+    """Map a file, decompressed first where it is compressed.
 
     Parameters
     ----------
-    descriptor
-        The compressed file, open for reading; it stays open.
     path
-        As the user named it.
-    kind
-        What `compression` returned.
+        The file.
     coverage
-        Receives ``dump.truncated`` where the compressed stream ends early or is damaged: what
+        Receives ``dump.truncated`` where a compressed stream ends early or is damaged: what
         came before is used.
 
     Raises
     ------
     DumpError
-        Nothing could be decompressed, or the content does not fit on the disk.
+        The file cannot be read, nothing could be decompressed, or the content does not fit on
+        the disk.
     """
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    folder = tempfile.gettempdir()
+    name = os.fspath(path)
+    descriptor = open_regular(name)
     try:
-        with (
-            tempfile.TemporaryFile(prefix="kmemleak-") as out,
-            os.fdopen(os.dup(descriptor), "rb") as packed,
-        ):
-            writer = _SparseWriter(out.fileno(), folder, path)
-            problem = _pump(_pieces(packed, kind), writer)
-            written = writer.finish()
+        source = Source(name, map_file(descriptor), Coverage() if coverage is None else coverage)
+        format = packing(source.head)
+        return source if format is None else _decompress(source, format)
+    except (OSError, ValueError) as error:
+        raise DumpError(f"cannot be mapped: {error}", path=name) from None
+    finally:
+        os.close(descriptor)
+
+
+def _decompress(source: Source, format: Packing) -> Source:
+    """Decompress a file into an unlinked temporary file and map that."""
+    folder = tempfile.gettempdir()
+    pool = ThreadPoolExecutor(_threads(), "kmemleak-unpack")
+    try:
+        with tempfile.TemporaryFile(prefix="kmemleak-") as out:
+            output = _Output(out.fileno(), folder, source.path, pool)
+            problem = ""
+            failures: tuple[type[Exception], ...] = (
+                *format.failures, DamagedError, EOFError, MemoryError,
+            )  # fmt: skip
+            try:
+                for batch in _batches(source.data.data, format, pool):
+                    output.write(batch)
+            except failures as error:
+                problem = str(error) or type(error).__name__
+            written = output.finish()
             if problem and not written:
                 raise DumpError(
-                    f"cannot be decompressed with {kind}: {problem}",
-                    path=path,
+                    f"cannot be decompressed with {format.name}: {problem}",
+                    path=source.path,
                     hint="the file is damaged or cut off: copy it again",
                 )
             if problem:
-                coverage.add(
+                source.coverage.add(
                     "dump.truncated",
-                    f"the {kind} stream is damaged or cut off ({problem}): only its first "
+                    f"the {format.name} stream is damaged or cut off ({problem}): only its first "
                     f"{written:,} bytes are read",
                 )
-            return Source(path, map_file(out.fileno()), coverage)
+            return Source(source.path, map_file(out.fileno()), source.coverage)
+    except RuntimeError as error:  # no thread can be had
+        raise DumpError(f"cannot be decompressed: {error}", path=source.path) from None
     except OSError as error:
         raise DumpError(
             f"cannot be decompressed into {folder}: {error.strerror or error}",
-            path=path,
+            path=source.path,
             hint="set TMPDIR to a folder with more room",
         ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _pieces(packed: IO[bytes], kind: str) -> Iterator[bytes]:
-    """Yield the content in pieces of bounded size; raises where the stream is damaged or cut."""
-    if kind == "zstd":
-        yield from _zstd_pieces(packed)
-        return
-    stream: Any
-    if kind == "gzip":
-        stream = gzip.GzipFile(fileobj=packed)
-    elif kind == "xz":
-        stream = lzma.LZMAFile(packed)  # noqa: SIM115
+def _threads() -> int:
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _batches(data: memoryview, format: Packing, pool: ThreadPoolExecutor) -> Iterator[list[bytes]]:
+    """Yield the content in order, some pieces at a time; raises where it is damaged or cut."""
+    waiting: deque[tuple[Unit, int, Future[list[bytes]]]] = deque()
+    unpacking = 0
+    for unit in joined(format.units(data)):
+        apart = unit.most is not None and unit.most <= _LARGE
+        most = unit.most if apart and unit.most is not None else _UNPACKING
+        while waiting and unpacking + most > _UNPACKING:
+            unpacking -= waiting[0][1]
+            yield from _unpacked(data, format, *waiting.popleft())
+        if apart:
+            waiting.append((unit, most, pool.submit(_unpack, data, format, unit)))
+            unpacking += most
+        else:
+            yield from _pieces(data, format, unit)
+    while waiting:
+        yield from _unpacked(data, format, *waiting.popleft())
+
+
+def _unpack(data: memoryview, format: Packing, unit: Unit) -> list[bytes]:
+    pieces = []
+    room = unit.most or 0
+    for piece in format.unpack(data, unit):
+        pieces.append(piece)
+        room -= len(piece)
+        if room < 0:
+            raise DamagedError("a part unpacks to more than its header tells")
+    return pieces
+
+
+def _unpacked(
+    data: memoryview, format: Packing, unit: Unit, most: int, made: Future[list[bytes]]
+) -> Iterator[list[bytes]]:
+    """Wait for a unit; of a damaged one yield what comes before the damage."""
+    if made.exception() is None:
+        yield made.result()
     else:
-        import lz4.frame
-
-        stream = lz4.frame.LZ4FrameFile(packed)
-    # Unlike read(), read1() hands out what there was before a damaged place.
-    while piece := stream.read1(_PIECE):
-        yield piece
+        yield from _pieces(data, format, unit)
+        made.result()
 
 
-def _zstd_pieces(packed: IO[bytes]) -> Iterator[bytes]:
-    import zstandard
-
-    # The largest window that the format's tools use (zstd --long=31).
-    context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-    frame: Any = None
-    # Small pieces bound the memory: four bytes can stand for 128 KiB.
-    while raw := packed.read(BLOCK):
-        while raw:
-            if frame is None:
-                frame = context.decompressobj()
-            yield frame.decompress(raw)
-            raw = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError("the last frame is incomplete")
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    import zstandard
-
-    # lz4 raises RuntimeError for a damaged frame.
-    return (zstandard.ZstdError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError,
-            RuntimeError, MemoryError)  # fmt: skip
-
-
-def _pump(pieces: Iterator[bytes], writer: _SparseWriter) -> str:
-    """Copy all; return what went wrong with the stream, empty if nothing did."""
+def _pieces(data: memoryview, format: Packing, unit: Unit) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
     try:
-        for piece in pieces:
-            writer.write(piece)
-    except _failures() as error:
-        return str(error) or type(error).__name__
-    return ""
+        for piece in format.unpack(data, unit):
+            batch.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                yield batch
+                batch, size = [], 0
+    except Exception:
+        yield batch
+        raise
+    yield batch
 
 
-class _SparseWriter:
-    """Writes a file, leaving out blocks of zeros, and minds the free space."""
+class _Output:
+    """Writes a file on other threads, leaving out blocks of zeros, and minds the free space."""
 
-    def __init__(self, descriptor: int, folder: str, path: str) -> None:
+    def __init__(self, descriptor: int, folder: str, path: str, pool: ThreadPoolExecutor) -> None:
         self._descriptor = descriptor
         self._folder = folder
         self._path = path
+        self._pool = pool
         self._at = 0
+        self._writing = 0
+        self._writes: deque[tuple[int, Future[None]]] = deque()
         self._until_check = 0
         self._limit = max(_MAX_SPARSE, 16 * self._free())
 
@@ -167,12 +185,17 @@ class _SparseWriter:
         state = os.fstatvfs(self._descriptor)
         return state.f_bavail * state.f_frsize
 
-    def write(self, piece: bytes) -> None:
-        self._until_check -= len(piece)
+    def write(self, batch: list[bytes]) -> None:
+        """Have some bytes written, behind those before; waits where too much is to be written."""
+        size = sum(map(len, batch))
+        while self._writes and self._writing + size > _WRITING:
+            self._wait()
+        self._until_check -= size
         if self._until_check < 0:
-            self._check()
-        write_sparse(self._descriptor, piece, self._at)
-        self._at += len(piece)
+            self._check(size)
+        self._writes.append((size, self._pool.submit(self._write, batch, self._at)))
+        self._writing += size
+        self._at += size
         if self._at > self._limit:
             raise DumpError(
                 f"decompressed, it is larger than {self._limit:,} bytes, nearly all of them zero",
@@ -180,17 +203,30 @@ class _SparseWriter:
                 hint="if it really is a dump, decompress it elsewhere into a sparse file",
             )
 
-    def _check(self) -> None:
-        free = self._free()
-        if free < _MARGIN + 2 * _PIECE:
+    def _write(self, batch: list[bytes], at: int) -> None:
+        for piece in batch:
+            write_sparse(self._descriptor, piece, at)
+            at += len(piece)
+
+    def _wait(self) -> None:
+        size, done = self._writes.popleft()
+        self._writing -= size
+        done.result()
+
+    def _check(self, size: int) -> None:
+        free = self._free() - self._writing - size
+        if free < _MARGIN:
             raise DumpError(
                 f"decompressed, it does not fit into {self._folder}: {self._at:,} bytes are "
                 f"written and {free:,} are free",
                 path=self._path,
                 hint="set TMPDIR to a folder with more room, or decompress it elsewhere",
             )
-        self._until_check = min(free - _MARGIN, 64 << 20) - 2 * _PIECE
+        self._until_check = min(free - _MARGIN, 64 << 20)
 
     def finish(self) -> int:
+        """Wait until all is written; return how many bytes there are."""
+        while self._writes:
+            self._wait()
         os.ftruncate(self._descriptor, self._at)
         return self._at

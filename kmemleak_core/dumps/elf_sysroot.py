@@ -20,7 +20,8 @@ from ..coverage import Coverage
 from ..errors import DumpError, UsageError
 from ..image import Hole, Segment
 from .elf_headers import ELF_MAGIC, PT_NOTE, Bytes, iterate_notes, read_header, read_program_headers
-from .source import map_file, open_regular
+from .mapping import map_file
+from .source import open_regular
 
 _NT_GNU_BUILD_ID = 3
 _MAX_LINKS = 40

@@ -49,10 +49,9 @@ from ..coverage import Coverage
 from ..dump import Dump
 from ..errors import DumpError, OverlapError, UsageError
 from ..image import ByteOrder, MemoryImage, Segment
-from ..objects import BLACK, ObjectFlags, ObjectTable
+from ..objects import BLACK, ObjectFlags, ObjectTable, blocks, inside
 from ..roots import RootRange, Roots, RootWord
-from .compressed import compression, decompress
-from .source import Source, map_file, open_regular
+from .compressed import open_source
 from .tables import Column, Table, read_table
 
 Path = str | os.PathLike[str]
@@ -107,16 +106,7 @@ def open_raw(memory: Iterable[str], *, word_size: int = 8, byteorder: ByteOrder 
     limit = (1 << 64) - 1 if word_size == 8 else 1 << 32
     for item in memory:
         address, path = _split(item)
-        descriptor = open_regular(path)
-        try:
-            source = Source(path, map_file(descriptor), coverage)
-            packed = compression(source.head)
-            if packed:
-                source = decompress(descriptor, path, packed, coverage)
-        except (OSError, ValueError) as error:
-            raise DumpError(f"cannot be mapped: {error}", path=path) from None
-        finally:
-            os.close(descriptor)
+        source = open_source(path, coverage)
         if address + source.data.size > limit:
             raise DumpError(
                 f"{source.data.size:,} bytes at {address:#x} leave the {word_size * 8}-bit "
@@ -173,10 +163,14 @@ def read_objects(path: Path, scan_areas: Path | None = None) -> ObjectTable:
     notes = Coverage()
     table = read_table(path, _OBJECTS, {"excess": "excess_ref"})
     columns = _usable(table, table.columns.get("address"), path, notes, "objects")
-    flags = columns.get("flags", np.zeros(columns["address"].size, dtype=np.uint64))
-    min_count = columns.get("min_count", np.ones(flags.size, dtype=np.int32))
-    ignored = (flags & np.uint64(_IGNORE)) != 0
-    kept = np.uint64(int(ObjectFlags.NO_SCAN | ObjectFlags.FULL_SCAN))
+    # One value for all where the table has no such column: columns can be gigabytes.
+    min_count: Any = columns.get("min_count", 1)
+    flags: Any = columns.get("flags", 0)
+    if "flags" in columns:
+        ignored = (flags & np.uint64(_IGNORE)) != 0
+        if ignored.any():
+            min_count = np.where(ignored, np.int32(BLACK), min_count)
+        flags = flags.astype(np.uint8) & np.uint8(ObjectFlags.NO_SCAN | ObjectFlags.FULL_SCAN)
     areas: list[tuple[int, int, int]] = []
     if scan_areas is not None:
         found = read_table(scan_areas, _AREAS, {"address": "object_address"})
@@ -186,8 +180,8 @@ def read_objects(path: Path, scan_areas: Path | None = None) -> ObjectTable:
         made = ObjectTable.from_arrays(
             columns["address"],
             columns["size"],
-            np.where(ignored, np.int32(BLACK), min_count),
-            (flags & kept).astype(np.uint8),
+            min_count,
+            flags,
             excess_ref=columns.get("excess_ref"),
             scan_areas=areas,
             on_overlap="drop",
@@ -264,9 +258,8 @@ def _usable(
     columns = table.columns
     if start is not None and start.size:
         size = columns["size"]
-        room = np.uint64((1 << 64) - 1) - start
-        good = np.maximum(size, np.uint64(1)) <= room
-        if not good.all():
+        if not all(inside(start[part], size[part]).all() for part in blocks(start.size)):
+            good = inside(start, size)
             table.malformed += int((~good).sum())
             columns = {name: column[good] for name, column in columns.items()}
             start = start[good]

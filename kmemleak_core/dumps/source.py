@@ -1,8 +1,7 @@
-"""Turns a path into bytes: a memory map of the file, decompressed first where it is compressed."""
+"""Turns a path into the descriptor of a regular file, and names an opened file's bytes."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from dataclasses import dataclass, field
@@ -36,14 +35,6 @@ class Source:
     def head(self) -> bytes:
         """The first 4096 bytes, to recognise a format by."""
         return self.data[:4096].tobytes()
-
-
-def map_file(descriptor: int) -> NDArray[np.uint8]:
-    """Map a whole file, read-only; an empty file gives an empty array."""
-    if os.fstat(descriptor).st_size == 0:
-        return np.empty(0, dtype=np.uint8)
-    # No advice to the kernel: the scan is sequential and walking a heap is not.
-    return np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DumpError
-from . import compressed
+from .compressed import open_source
 from .npz import read_arrays
-from .source import Source, map_file, open_regular
+from .source import Source
 
 _BATCH = 1 << 16
 _MAX_LINE = 1 << 20
@@ -86,16 +86,7 @@ def read_table(
         The file cannot be read, or lacks an obligatory column.
     """
     name = os.fspath(path)
-    descriptor = open_regular(name)
-    try:
-        source = Source(name, map_file(descriptor))
-        packed = compressed.compression(source.head)
-        if packed:
-            source = compressed.decompress(descriptor, name, packed, source.coverage)
-    except (OSError, ValueError) as error:
-        raise DumpError(f"cannot be read: {error}", path=name) from None
-    finally:
-        os.close(descriptor)
+    source = open_source(name)
     collector = _Collector(name, spec, aliases or {})
     if source.head.startswith(b"PK\x03\x04"):
         _read_npz(source, collector)
@@ -145,10 +136,17 @@ class _Collector:
         for name, array in made.items():
             self.parts[name].append(array[good])
 
+    def take_whole(self, name: str, array: NDArray[Any]) -> None:
+        """Take a column of which every row is right, without a copy where that can be."""
+        dtype = np.dtype(self.spec[name].dtype)
+        same = array.dtype.isnative and array.dtype.itemsize == dtype.itemsize
+        self.parts[name] = [array.view(dtype) if same else array.astype(dtype)]
+        self.seen.add(name)
+
     def finish(self) -> Table:
         return Table(
             {
-                name: np.concatenate(parts)
+                name: parts[0] if len(parts) == 1 else np.concatenate(parts)
                 for name, parts in self.parts.items()
                 if parts and name in self.seen
             },
@@ -315,6 +313,10 @@ def _read_npz(source: Source, collector: _Collector) -> None:
     missing = [n for n, c in collector.spec.items() if c.default is None and n not in arrays]
     if missing:
         raise DumpError(f"has no array {', '.join(map(repr, missing))}", path=source.path)
+    if all(_fits(array, collector.spec[name]) for name, array in arrays.items()):
+        for name, array in arrays.items():
+            collector.take_whole(name, array)
+        return
     count = next(iter(arrays.values())).size if arrays else 0
     for begin in range(0, count, _BATCH):
         end = min(count, begin + _BATCH)
@@ -322,6 +324,20 @@ def _read_npz(source: Source, collector: _Collector) -> None:
             {name: _cells(array[begin:end]) for name, array in arrays.items()},
             list(range(begin, end)),
         )
+
+
+def _fits(array: NDArray[Any], column: Column) -> bool:
+    """Whether all of an array are numbers of a column's type."""
+    if column.kind == "text" or array.dtype.kind not in "iu":
+        return False
+    if np.can_cast(array.dtype, column.dtype):
+        return True
+    info = np.iinfo(column.dtype)
+    return all(
+        info.min <= int(part.min()) and int(part.max()) <= info.max
+        for part in np.split(array, range(_BATCH, array.size, _BATCH))
+        if part.size
+    )
 
 
 def _cells(array: NDArray[Any]) -> list[Any]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coverage import Coverage
-from ..dumps.compressed import compression, decompress
+from ..dumps.compressed import open_source
+from ..dumps.packed import packing
 from ..errors import DumpError, UsageError
 from ..plugins import registered
 from .kernel_report import KernelReport, SkippedLine, parse_kernel_report
@@ -72,11 +73,11 @@ def open_log(path: str | os.PathLike[str], *, format: str | None = None) -> Kern
         return _read(_buffered(sys.stdin.buffer), "standard input", format)
     try:
         with open(name, "rb") as stream:
-            kind = compression(stream.peek(_HEAD)[:_HEAD])
-            if not kind or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            packed = packing(stream.peek(_HEAD)[:_HEAD]) is not None
+            if not packed or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return _read(stream, name, format)
             coverage = Coverage()
-            source = decompress(stream.fileno(), name, kind, coverage)
+            source = open_source(name, coverage)
             report = _read(_buffered(_ArrayStream(source.data)), name, format)
             report.coverage.extend(coverage)
             return report
