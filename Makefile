@@ -59,14 +59,14 @@ BENCH := $(BIN)/python -m pytest bench --override-ini addopts= -p no:cacheprovid
 
 bench: $(STAMP)
 	@mkdir -p $(RUNS)
-	$(BENCH) --benchmark-json=$(RUNS)/run.json
-	$(BIN)/python -m bench.report $(RUNS)/run.json
+	$(BENCH) --benchmark-json=$(RUNS)/run.json || failed=1; \
+	  $(BIN)/python -m bench.report $(RUNS)/run.json; exit $${failed:-0}
 
 bench-smoke: $(STAMP)
 	@mkdir -p $(RUNS)
 	KMEMLEAK_BENCH_SMOKE=1 $(BENCH) --benchmark-json=$(RUNS)/smoke.json --benchmark-min-rounds=1 \
-	  --benchmark-max-time=0.001 --benchmark-calibration-precision=1
-	$(BIN)/python -m bench.report $(RUNS)/smoke.json
+	  --benchmark-max-time=0.001 --benchmark-calibration-precision=1 || failed=1; \
+	  $(BIN)/python -m bench.report $(RUNS)/smoke.json; exit $${failed:-0}
 
 bench-save: bench
 	cp $(RUNS)/run.json $(RUNS)/saved.json
