@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
 
-.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare
+.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare bench-instructions
 .DEFAULT_GOAL := help
 
 help:
@@ -67,6 +67,10 @@ bench-smoke: $(STAMP)
 	KMEMLEAK_BENCH_SMOKE=1 $(BENCH) --benchmark-json=$(RUNS)/smoke.json --benchmark-min-rounds=1 \
 	  --benchmark-max-time=0.001 --benchmark-calibration-precision=1 || failed=1; \
 	  $(BIN)/python -m bench.report $(RUNS)/smoke.json; exit $${failed:-0}
+
+# Counted, not timed: the same on a busy machine.
+bench-instructions: $(STAMP)
+	$(BIN)/python -m bench.instructions
 
 bench-save: bench
 	cp $(RUNS)/run.json $(RUNS)/saved.json

@@ -6,12 +6,12 @@ import inspect
 
 import numpy as np
 import pytest
-from kmemleak_core._index import ROWS, AddressIndex
-from kmemleak_core._mark import mark
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 import kmemleak_core as km
+from kmemleak_core._index import ROWS, AddressIndex
+from kmemleak_core._mark import mark
 from kmemleak_core._scan import extract_references
 
 from . import alternatives

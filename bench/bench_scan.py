@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kmemleak_core._index import NO_TARGET, ROWS, AddressIndex
 
 import kmemleak_core as km
+from kmemleak_core._index import NO_TARGET, ROWS, AddressIndex
 from kmemleak_core._scan import extract_references
 
 from . import alternatives

@@ -67,6 +67,7 @@ def build(
     return out
 
 
-def build_library(source: str, *options: str) -> Path:
+def build_library(source: str, *options: str, package: str = "gcc") -> Path:
     """Compile one of the files as a shared library; see `build`."""
-    return build(source, "-shared", "-fPIC", *options, name=f"{Path(source).stem}.so")
+    name = f"{Path(source).stem}.so"
+    return build(source, "-shared", "-fPIC", *options, name=name, package=package)

@@ -33,7 +33,7 @@ def rows(run: Run) -> list[tuple[str, ...]]:
             (
                 target.what,
                 *_limits(target),
-                f"{_number(value)} {target.unit}",
+                f"{_number(value)} {target.unit}".strip(),
                 target.judge(value),
                 f"{one.bytes_a_second / one.bandwidth:.0%}" if one and one.bytes_a_second else "",
                 _others(run, one) if one else "",
@@ -45,7 +45,7 @@ def rows(run: Run) -> list[tuple[str, ...]]:
 def _limits(target: Target) -> tuple[str, str]:
     sign = "≥" if target.higher else "≤"
     floor = "" if target.floor == target.target else f"{sign} {_number(target.floor)}"
-    return f"{sign} {_number(target.target)} {target.unit}", floor
+    return f"{sign} {_number(target.target)} {target.unit}".strip(), floor
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from .measuring import OURS
 from .run import Measurement, Run
 
 #: What a run tells: the figure, and the measurement whose alternatives and share of the read
@@ -98,8 +99,8 @@ def _milliseconds(work: str, run: Run) -> Told | None:
     return one and (one.seconds * 1e3, one)
 
 
-def _noted(work: str, size: int, key: str, run: Run) -> Told | None:
-    one = run.find(work, size)
+def _noted(work: str, size: int, key: str, run: Run, tool: str = OURS) -> Told | None:
+    one = run.find(work, size, tool)
     return (one.extra[key], None) if one and key in one.extra else None
 
 
@@ -158,6 +159,11 @@ def _targets() -> list[Target]:
                partial(_slower, "search an equal heap", e6, "Boehm GC"), higher=True),
         Target(f"walk the heap, {l_core:,} objects, warm", "M chunks/s", 30, 20,
                partial(_rate, "walk the heap of a core", l_core), higher=True),
+        *(
+            Target(f"instructions to {what}, at AVX2", "", limit, limit,
+                   partial(_noted, "count instructions", 0, what, tool="callgrind"))
+            for what, limit in (("filter a word", 3.5), ("resolve a candidate", 50))
+        ),
         Target("import kmemleak_core", "ms", 150, 150, partial(_milliseconds, "start: import")),
         Target("kmemleak --help", "ms", 250, 250, partial(_milliseconds, "start: --help")),
     ]  # fmt: skip
