@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
 
-.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare bench-instructions
+.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
 .DEFAULT_GOAL := help
 
 help:
@@ -77,6 +77,11 @@ bench-save: bench
 
 bench-compare: bench
 	$(BIN)/python -m bench.compare $(RUNS)/saved.json $(RUNS)/run.json
+
+# Measures all, then writes the page's table and its picture; both belong into a commit.
+bench-docs: bench
+	$(BIN)/python -m bench.report $(RUNS)/run.json --into docs/benchmarks.md >/dev/null
+	$(BIN)/python -m bench.scaling docs/benchmarks/scaling.svg
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

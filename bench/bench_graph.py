@@ -6,8 +6,6 @@ import inspect
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
 import kmemleak_core as km
 from kmemleak_core._index import ROWS, AddressIndex
@@ -118,22 +116,15 @@ def bench_walk(benchmark, case, heap, lists):
     assert count.sum() > 0.99 * len(heap.objects)
 
 
-def walk_by_scipy(offsets, targets, count, roots):
-    """Walk the graph with scipy: the usual library's answer."""
-    hub = np.append(offsets, offsets[-1] + roots.size)
-    rows = np.append(targets, roots).astype(np.int64) & ROWS
-    graph = csr_array((np.ones(hub[-1], dtype=np.int8), rows, hub), shape=(count + 1,) * 2)
-    return breadth_first_order(graph, count, return_predecessors=False)
-
-
 def bench_walk_scipy(benchmark, case, heap, lists):
     shape, size = case
     if size > MANY:
         pytest.skip("the smaller heap tells")
     offsets, targets, roots = lists
+    rows, rows_of_roots = (found.astype(np.int64) & ROWS for found in (targets, roots))
     found = measure(
         benchmark,
-        lambda: walk_by_scipy(offsets, targets, len(heap.objects), roots),
+        lambda: alternatives.walk_by_scipy(offsets, rows, len(heap.objects), rows_of_roots),
         work=f"walk, {shape}",
         size=size,
         units=len(heap.objects),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +86,3 @@ def bench_scan_in_process(benchmark, core, core_bytes):
         rounds=3,
     )
     assert report.summary.leaked_objects
-
-
-START = {"import": ["-c", "import kmemleak_core"], "--help": ["-m", "kmemleak_core", "--help"]}
-
-
-@pytest.mark.parametrize("what", START)
-def bench_start(benchmark, what):
-    command = [kmemleak()[0], *START[what]]
-    measure(
-        benchmark,
-        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL),
-        work=f"start: {what}",
-        size=0,
-        units=1,
-        rounds=15,
-    )

@@ -120,16 +120,10 @@ def count() -> dict[str, float]:
     library = build_library("requests.c", package="valgrind")
     totals: dict[str, list[tuple[int, int]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        tool = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "-q"]
+        tool = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no"]
+        tool.append(f"--callgrind-out-file={folder}/out")
         subprocess.run(
-            [
-                *tool,
-                f"--callgrind-out-file={folder}/out",
-                sys.executable,
-                "-m",
-                __spec__.name,
-                "-i",
-            ],
+            [*tool, sys.executable, "-m", "bench.instructions", "-i"],
             env={**os.environ, "KMEMLEAK_SIMD": "avx2", "KMEMLEAK_BENCH_REQUESTS": str(library)},
             check=True,
         )

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 import kmemleak_core as km
-from kmemleak_core._index import AddressIndex
+from kmemleak_core._index import ROWS, AddressIndex
 from kmemleak_core._mark import mark
 from kmemleak_core._scan import extract_references
 
 from . import alternatives
-from .bench_graph import walk_by_scipy
 from .measuring import HUGE
 from .synthetic import BASE, POINTER_SHARE, SyntheticHeap, fill_words, lay_out, make_heap
 
@@ -52,12 +51,13 @@ def measure(count: int, figures: Figures) -> None:
     view = heap.image.engine
     offsets, targets, _ = extract_references(view, index, address, size, step=8)
     roots = index.lookup(heap.roots.word_array())
+    rows, rows_of_roots = (found.astype(np.int64) & ROWS for found in (targets, roots))
     calls: dict[str, Callable[[], Any]] = {
         "index": lambda: AddressIndex(address, size),
         "lists": lambda: extract_references(view, index, address, size, step=8),
         "walk": lambda: mark(offsets, targets, heap.objects.min_count, roots),
         "whole scan": lambda: km.scan_image(heap.image, heap.objects, heap.roots),
-        "scipy": lambda: walk_by_scipy(offsets, targets, count, roots),
+        "scipy": lambda: alternatives.walk_by_scipy(offsets, rows, count, rows_of_roots),
         **_in_python(heap),
     }
     for name, call in calls.items():
@@ -146,7 +146,7 @@ def plot(figures: Figures, out: Path) -> None:
             )
         axis.set_title(title)
         axis.set_xlabel("objects")
-        axis.margins(x=0.2)
+        axis.margins(x=0.22)
         axis.grid(True, alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("nanoseconds an object")

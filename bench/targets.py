@@ -94,8 +94,8 @@ def _seconds(work: str, size: int, run: Run) -> Told | None:
     return one and (one.seconds, one)
 
 
-def _milliseconds(work: str, run: Run) -> Told | None:
-    one = run.find(work)
+def _milliseconds(name: str, run: Run) -> Told | None:
+    one = run.named(name)
     return one and (one.seconds * 1e3, one)
 
 
@@ -164,8 +164,9 @@ def _targets() -> list[Target]:
                    partial(_noted, "count instructions", 0, what, tool="callgrind"))
             for what, limit in (("filter a word", 3.5), ("resolve a candidate", 50))
         ),
-        Target("import kmemleak_core", "ms", 150, 150, partial(_milliseconds, "start: import")),
-        Target("kmemleak --help", "ms", 250, 250, partial(_milliseconds, "start: --help")),
+        Target("import kmemleak_core", "ms", 150, 150,
+               partial(_milliseconds, "bench_python[import kmemleak_core]")),
+        Target("kmemleak --help", "ms", 250, 250, partial(_milliseconds, "bench_help[--help]")),
     ]  # fmt: skip
     return rows
 
