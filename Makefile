@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
 
-.PHONY: demo test test-all lint bench bench-smoke clean help
+.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,8 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-all     run the tests that take minutes or gigabytes too"
 	@echo "make lint         ruff, cython-lint, mypy, stubtest"
-	@echo "make bench        time the engine beside what a user would do instead"
+	@echo "make bench        time everything; one table: targets, figures, what others take"
+	@echo "make bench-save   the same, kept; make bench-compare then tells what became slower"
 	@echo "make bench-smoke  run each benchmark once, on small data"
 	@echo "make clean        remove what was built"
 
@@ -53,12 +54,36 @@ lint: $(STAMP)
 	  kmemleak_core._heap_find kmemleak_core._columns kmemleak_core._replay kmemleak_core._tracker \
 	  kmemleak_core._capi
 
+# Runs are kept in .benchmarks; `python -m bench.report FILE` shows one again.
+RUNS := .benchmarks
+BENCH := $(BIN)/python -m pytest bench --override-ini addopts= -p no:cacheprovider -rs -q \
+  --benchmark-only --benchmark-quiet
+
 bench: $(STAMP)
-	$(BIN)/python -m pytest bench --override-ini addopts= --benchmark-only --benchmark-sort=min \
-	  --benchmark-columns=min,median,rounds
+	@mkdir -p $(RUNS)
+	$(BENCH) --benchmark-json=$(RUNS)/run.json || failed=1; \
+	  $(BIN)/python -m bench.report $(RUNS)/run.json; exit $${failed:-0}
 
 bench-smoke: $(STAMP)
-	KMEMLEAK_BENCH_SMOKE=1 $(BIN)/python -m pytest bench --override-ini addopts= --benchmark-disable -q
+	@mkdir -p $(RUNS)
+	KMEMLEAK_BENCH_SMOKE=1 $(BENCH) --benchmark-json=$(RUNS)/smoke.json --benchmark-min-rounds=1 \
+	  --benchmark-max-time=0.001 --benchmark-calibration-precision=1 || failed=1; \
+	  $(BIN)/python -m bench.report $(RUNS)/smoke.json; exit $${failed:-0}
+
+# Counted, not timed: the same on a busy machine.
+bench-instructions: $(STAMP)
+	$(BIN)/python -m bench.instructions
+
+bench-save: bench
+	cp $(RUNS)/run.json $(RUNS)/saved.json
+
+bench-compare: bench
+	$(BIN)/python -m bench.compare $(RUNS)/saved.json $(RUNS)/run.json
+
+# Measures all, then writes the page's table and its picture; both belong into a commit.
+bench-docs: bench
+	$(BIN)/python -m bench.report $(RUNS)/run.json --into docs/benchmarks.md >/dev/null
+	$(BIN)/python -m bench.scaling docs/benchmarks/scaling.svg
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

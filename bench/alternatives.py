@@ -1,13 +1,15 @@
-"""What a user would write instead of the engine: numpy, bisect, intervaltree."""
+"""What a user would write instead of the engine: numpy, scipy, bisect, a dict, intervaltree."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from intervaltree import IntervalTree
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 
 def numpy_lookup(
@@ -16,6 +18,13 @@ def numpy_lookup(
     """Return the row of the object that holds each value, −1 for none."""
     row = np.searchsorted(start, values, side="right") - 1
     return np.where((row >= 0) & (values < end[row]), row, -1)
+
+
+def numpy_scan(
+    start: NDArray[np.uint64], end: NDArray[np.uint64], words: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Filter words by the objects' bounds, then look up what is left."""
+    return numpy_lookup(start, end, words[(words >= start[0]) & (words < end[-1])])
 
 
 def numpy_references(
@@ -30,13 +39,31 @@ def numpy_references(
     return source[kept], target[kept]
 
 
-def bisect_lookup(start: Sequence[int], end: Sequence[int], values: Sequence[int]) -> list[int]:
-    """Do as `numpy_lookup` does, word by word on sorted lists."""
+def walk_by_scipy(
+    offsets: NDArray[np.int64], rows: NDArray[np.int64], count: int, roots: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Walk a graph from its roots: the usual library's answer; one node more refers to them."""
+    hub = np.append(offsets, offsets[-1] + roots.size)
+    ones = np.ones(hub[-1], dtype=np.int8)
+    graph = csr_array((ones, np.append(rows, roots), hub), shape=(count + 1,) * 2)
+    found: NDArray[np.int32] = breadth_first_order(graph, count, return_predecessors=False)
+    return found
+
+
+def bisect_scan(start: Sequence[int], end: Sequence[int], words: Sequence[int]) -> list[int]:
+    """Look up, word by word on sorted lists, what lies within the objects' bounds."""
+    low, high = start[0], end[-1]
     rows = []
-    for value in values:
-        row = bisect_right(start, value) - 1
-        rows.append(row if row >= 0 and value < end[row] else -1)
+    for value in words:
+        if low <= value < high:
+            row = bisect_right(start, value) - 1
+            rows.append(row if value < end[row] else -1)
     return rows
+
+
+def dict_scan(rows_of: Mapping[int, int], words: Sequence[int]) -> list[int]:
+    """Look every word up in a dict of the objects' starts: pointers to an inside are missed."""
+    return [rows_of[value] for value in words if value in rows_of]
 
 
 def make_tree(start: Sequence[int], end: Sequence[int]) -> IntervalTree:
@@ -44,10 +71,12 @@ def make_tree(start: Sequence[int], end: Sequence[int]) -> IntervalTree:
     return IntervalTree.from_tuples(zip(start, end, range(len(start)), strict=True))
 
 
-def tree_lookup(tree: IntervalTree, values: Sequence[int]) -> list[int]:
-    """Do as `numpy_lookup` does, word by word in an interval tree."""
+def tree_scan(tree: IntervalTree, words: Sequence[int]) -> list[int]:
+    """Do as `bisect_scan` does, in an interval tree."""
+    low, high = tree.begin(), tree.end()
     rows = []
-    for value in values:
-        found = tree.at(value)
-        rows.append(next(iter(found)).data if found else -1)
+    for value in words:
+        if low <= value < high:
+            found = tree.at(value)
+            rows.append(next(iter(found)).data if found else -1)
     return rows

@@ -1,17 +1,20 @@
-"""Sizes and heaps that the benchmarks share."""
+"""Sizes and heaps that the benchmarks share, and the yardstick that each is measured with."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from .building import CannotBuildError
+from .measuring import SMOKE, scaled
+from .reading import bandwidth
 from .synthetic import SyntheticHeap, make_heap
 
-SMOKE = bool(os.environ.get("KMEMLEAK_BENCH_SMOKE"))
 #: Objects of the large heap, and of the one that pure Python can still walk.
-LARGE = 10_000 if SMOKE else 1_000_000
-SMALL = 1_000 if SMOKE else 100_000
+LARGE = scaled(1_000_000)
+SMALL = scaled(100_000)
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,25 @@ def large() -> SyntheticHeap:
 @pytest.fixture(scope="session")
 def small() -> SyntheticHeap:
     return make_heap(SMALL)
+
+
+@pytest.fixture(autouse=True)
+def _yardstick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Note beside each benchmark how fast the machine read memory just before and after it."""
+    if "benchmark" not in request.fixturenames:
+        yield
+        return
+    benchmark: Any = request.getfixturevalue("benchmark")
+    passes = 1 if SMOKE else 3
+    before = bandwidth(passes)
+    yield
+    benchmark.extra_info.setdefault("bandwidth", max(before, bandwidth(passes)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip a benchmark whose program cannot be built here, and say why."""
+    try:
+        yield
+    except CannotBuildError as error:
+        pytest.skip(str(error))

@@ -1,7 +1,11 @@
-"""Makes heaps of known shape for the benchmarks: log-normal sizes, a share of pointer words."""
+"""Makes heaps and words of known shape for the benchmarks, out of numpy and a seed.
+
+Objects lie as glibc's malloc lays them out; what refers to what is random, or one long list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +14,29 @@ from numpy.typing import NDArray
 import kmemleak_core as km
 
 BASE = 0x7F00_0000_0000
+#: Words that are no pointers are smaller than this: counts, flags, characters.
+FILLER = 1 << 20
+#: Words that are made at a time, so that making 2 GB takes no 10 GB.
+PIECE = 1 << 22
+#: The usual share of the words that point into objects: with these sizes, 5.6 an object.
+POINTER_SHARE = 0.23
+
+
+@dataclass
+class Layout:
+    """Where objects lie.
+
+    Attributes
+    ----------
+    address, size : ndarray of uint64, shape (n,)
+        Sorted; without overlaps.
+    end : int
+        Where the heap ends.
+    """
+
+    address: NDArray[np.uint64]
+    size: NDArray[np.uint64]
+    end: int
 
 
 @dataclass
@@ -19,45 +46,96 @@ class SyntheticHeap:
     Attributes
     ----------
     image, objects, roots
-        Ready for `kmemleak_core.scan_image`; a few root words reach almost everything.
+        Ready for `kmemleak_core.scan_image`; the root words reach almost everything.
     words : ndarray of uint64
         The image's words, in place.
-    pointers : ndarray of uint64
-        The values that were written as pointers, in the order of their words.
+    references : int
+        Words that were written as pointers.
     """
 
     image: km.MemoryImage
     objects: km.ObjectTable
     roots: km.Roots
     words: NDArray[np.uint64]
-    pointers: NDArray[np.uint64]
+    references: int
 
 
-def make_heap(count: int, *, pointer_share: float = 0.1, seed: int = 7) -> SyntheticHeap:
-    """Make a heap as glibc lays it out: 16-byte chunks, 8 bytes of header each.
+def lay_out(count: int, *, seed: int = 7) -> Layout:
+    """Lay objects out as glibc does: 16-byte chunks, 8 bytes of header each.
 
     Parameters
     ----------
     count
-        Objects; their sizes are log-normal between 24 and 4096 bytes, mean about 150.
-    pointer_share
-        Share of the words that point into a random object, three in four to its start.
+        Objects; their sizes are log-normal between 24 and 4096 bytes, mean about 195.
     seed
         Of the random generator.
     """
     random = np.random.default_rng(seed)
-    wanted = np.clip(random.lognormal(4.4, 1.0, count), 24, 4096).astype(np.uint64)
-    size = (wanted + np.uint64(7)) // np.uint64(16) * np.uint64(16) + np.uint64(8)
-    stride = size + np.uint64(8)
-    address = np.uint64(BASE + 16) + np.concatenate(([0], np.cumsum(stride[:-1]))).astype(np.uint64)
-    end = int(address[-1] + stride[-1])
-    words = random.integers(0, 1 << 20, (end - BASE) // 8, dtype=np.uint64)
-    places = np.flatnonzero(random.random(words.size) < pointer_share)
-    target = random.integers(0, count, places.size)
-    inside = np.where(random.random(places.size) < 0.25, size[target] // np.uint64(2), 0)
-    pointers = address[target] + inside.astype(np.uint64)
-    words[places] = pointers
-    image = km.MemoryImage.from_segments([(BASE, words)])
-    objects = km.ObjectTable.from_arrays(address, size)
-    roots = km.Roots.from_ranges(words=[int(a) for a in address[:64]])
-    return SyntheticHeap(image, objects, roots, words, pointers)
+    size = np.empty(count, dtype=np.uint64)
+    for at in range(0, count, PIECE):
+        piece = random.standard_normal(min(PIECE, count - at), dtype=np.float32)
+        wanted = np.clip(np.exp(piece + np.float32(4.74)), 24, 4096).astype(np.uint64)
+        size[at : at + PIECE] = (wanted + np.uint64(7)) // np.uint64(16) * np.uint64(16)
+    size += np.uint64(8)
+    ends = np.cumsum(size + np.uint64(8))
+    end = BASE + int(ends[-1]) + 16
+    address = ends - size + np.uint64(BASE + 8)
+    return Layout(address, size, end)
+
+
+def fill_words(
+    words: NDArray[np.uint64], layout: Layout, pointer_share: float, *, seed: int = 8
+) -> int:
+    """Fill words with numbers and a share of pointers to random objects; return how many.
+
+    Three in four point to an object's start, the others to its middle.
+    """
+    random = np.random.default_rng(seed)
+    count, written = layout.address.size, 0
+    for piece in _pieces(words):
+        drawn = random.integers(0, 1 << 32, piece.size, dtype=np.uint32)
+        np.bitwise_and(drawn, np.uint32(FILLER - 1), out=piece, casting="unsafe")
+        places = np.flatnonzero(drawn < pointer_share * (1 << 32))
+        target = random.integers(0, count, places.size, dtype=np.uint32)
+        values = layout.address[target]
+        inside = np.flatnonzero(random.integers(0, 4, places.size, dtype=np.uint8) == 0)
+        values[inside] += layout.size[target[inside]] // np.uint64(2)
+        piece[places] = values
+        written += places.size
+    return written
+
+
+def _pieces(words: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
+    for at in range(0, words.size, PIECE):
+        yield words[at : at + PIECE]
+
+
+def make_heap(count: int, *, pointer_share: float = POINTER_SHARE) -> SyntheticHeap:
+    """Make a heap whose objects refer to random others: a random graph."""
+    layout = lay_out(count)
+    words = np.empty((layout.end - BASE) // 8, dtype=np.uint64)
+    references = fill_words(words, layout, pointer_share)
+    return _wrap(layout, words, references, layout.address[:64])
+
+
+def make_list(count: int) -> SyntheticHeap:
+    """Make a heap that is one linked list, in random order: each object's first word leads on."""
+    layout = lay_out(count)
+    words = np.empty((layout.end - BASE) // 8, dtype=np.uint64)
+    fill_words(words, layout, 0.0)
+    order = np.random.default_rng(9).permutation(count)
+    first = (layout.address[order[:-1]] - np.uint64(BASE)) // np.uint64(8)
+    words[first] = layout.address[order[1:]]
+    return _wrap(layout, words, count - 1, layout.address[order[:1]])
+
+
+def _wrap(
+    layout: Layout, words: NDArray[np.uint64], references: int, roots: NDArray[np.uint64]
+) -> SyntheticHeap:
+    return SyntheticHeap(
+        km.MemoryImage.from_segments([(BASE, words)]),
+        km.ObjectTable.from_arrays(layout.address, layout.size),
+        km.Roots.from_ranges(words=roots.tolist()),
+        words,
+        references,
+    )
