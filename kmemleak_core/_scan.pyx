@@ -210,7 +210,7 @@ def _choose_part(uint64_t nbytes):
     """Set how many bytes are worth a part of their own; return how many were. For tests."""
     global part_bytes
     before = part_bytes
-    part_bytes = nbytes
+    part_bytes = max(nbytes, <uint64_t>8)
     return before
 
 
@@ -541,6 +541,34 @@ cdef _edges(const uint64_t[::1] size, int threads):
     return edges
 
 
+cdef bint _uneven(ImageView view, const uint64_t[::1] size, int threads) noexcept:
+    # Whether one range is more than a thread's share, and sane: a piece is a row of its own.
+    cdef uint64_t total = 0, longest = 0, mapped = 0
+    cdef Py_ssize_t i
+    for i in range(view.extent_count):
+        mapped += view.extents[i].end - view.extents[i].start
+    for i in range(size.shape[0]):
+        longest = max(longest, size[i])
+        total += min(size[i], mapped)
+    return part_bytes < longest <= mapped and longest > total // <uint64_t>(2 * threads)
+
+
+def _cut(start, size, owner):
+    # Cuts long ranges into pieces, at multiples of a word: several threads may share one. Returns
+    # the pieces' columns and each range's first piece.
+    length = np.uint64(max(<uint64_t>8, part_bytes & ~<uint64_t>7))
+    start, size = np.asarray(start), np.asarray(size)
+    lost = start & np.uint64(7)
+    pieces = np.maximum((lost + size + length - np.uint64(1)) // length, 1).astype(np.int64)
+    first = np.concatenate(([0], np.cumsum(pieces)))
+    of = np.repeat(np.arange(start.size), pieces)
+    at = (np.arange(of.size) - first[of]).astype(np.uint64) * length
+    begin = np.where(at == 0, start[of], start[of] - lost[of] + at)
+    done = begin - start[of]
+    cut = np.minimum(size[of] - done, length - (begin & np.uint64(7)))
+    return begin, cut, (of if owner is None else np.asarray(owner)[of]), first
+
+
 def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] start,
                        const uint64_t[::1] size, const int64_t[::1] owner=None, *,
                        int step, uint64_t mask=UINT64_MAX, int threads=1):
@@ -548,6 +576,12 @@ def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] s
     cdef _ReferencePass part
     cdef int64_t base = 0
     cdef uint32_t[::1] out = None
+    if threads > 1 and step >= view.word_size and size.shape[0] == start.shape[0]:
+        if _uneven(view, size, threads):
+            begin, cut, of, first = _cut(start, size, owner)
+            offsets, targets, totals = extract_references(
+                view, index, begin, cut, of, step=step, mask=mask, threads=threads)
+            return offsets[first], targets, totals
     offsets = np.zeros(start.shape[0] + 1, dtype=np.int64)
     edges = _edges(size, threads)
     spans = list(zip(edges, edges[1:]))

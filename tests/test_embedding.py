@@ -425,7 +425,7 @@ def test_cython_code_cimports_the_store_and_the_image(tmp_path: Path, embedded: 
     packages = str(Path(km.__file__).resolve().parents[1])
     cython = [sys.executable, "-m", "cython", "-3", "-I", packages]
     subprocess.run([*cython, str(source)], check=True, cwd=tmp_path)
-    module = build(source.with_suffix(".c"))
+    module = build(source.with_suffix(".c"), f"-I{packages}/kmemleak_core")
     assert module.put(embedded.detector._objects, 0x1200) >= 0
     assert embedded.leaks() == [0x1200]
     embedded.store(0x1000, 77)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from kmemleak_core import _index, _scan
 from .oracle import Block, Oracle, Rules
 
 # The module: the package has a function of that name.
-SCAN = sys.modules["kmemleak_core.scan"]
+SCAN = import_module("kmemleak_core.scan")
 
 FLAGS = {
     "no_scan": km.ObjectFlags.NO_SCAN,
@@ -133,7 +133,7 @@ def way(request):
 
 
 @settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=heaps())
 def test_engine_gives_the_oracles_counts_colours_and_kinds(level, form, way, case):
