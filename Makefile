@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
 
-.PHONY: demo test test-all lint clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
+.PHONY: demo test test-all lint sanitize clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        time everything; one table: targets, figures, what others take"
 	@echo "make bench-save   the same, kept; make bench-compare then tells what became slower"
 	@echo "make bench-smoke  run each benchmark once, on small data"
+	@echo "make sanitize     run the engine's tests with sanitizers (SANITIZER=thread: that one)"
 	@echo "make clean        remove what was built"
 
 $(VENV)/bin/python:
@@ -84,6 +85,23 @@ bench-compare: bench
 bench-docs: bench
 	$(BIN)/python -m bench.report $(RUNS)/run.json --into docs/benchmarks.md >/dev/null
 	$(BIN)/python -m bench.scaling docs/benchmarks/scaling.svg
+
+# The engine's tests on a copy that is built with sanitizers. The interpreter itself is not, so that
+# their runtimes are loaded before it.
+SANITIZER ?= address,undefined
+SANITIZED := build/sanitized
+RUNTIMES := $(if $(findstring thread,$(SANITIZER)),libtsan.so,libasan.so libubsan.so)
+ENGINE_TESTS ?= tests/test_scan_oracle.py tests/test_scan_semantics.py tests/test_simd.py \
+  tests/test_model.py tests/test_heap_walk.py tests/test_replay.py tests/test_tracker.py
+
+sanitize: $(STAMP)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	cp -r setup.py pyproject.toml README.md LICENSE pytest_kmemleak.py kmemleak_core tests bench $(SANITIZED)
+	rm -f $(SANITIZED)/kmemleak_core/*.so
+	cd $(SANITIZED) && KMEMLEAK_SANITIZE=$(SANITIZER) $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
+	  LD_PRELOAD="$(foreach runtime,$(RUNTIMES),$(shell $${CC:-cc} -print-file-name=$(runtime)))" \
+	  $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider $(ENGINE_TESTS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ compile_args = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-c
 compile_args += ["-O0", "-g"] if DEBUG else ["-O3"]
 link_args: list[str] = []
 if SANITIZE:
-    flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+    flags = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
     compile_args += flags
     link_args += flags
 

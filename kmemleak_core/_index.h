@@ -2,7 +2,7 @@
  *
  * The address range is cut into granules, of the size to which every object is aligned. A line of
  * 64 bytes describes 128 of them: where objects start, which granules lie wholly inside one, which
- * only in part; and how many objects start before each half of the line. The object of an address
+ * only in part (no granule is both); and how many objects start before each half of the line. The object of an address
  * is that rank plus the starts up to its granule, less one.
  *
  * A table with an entry for each region of 2 MiB leads to the lines. A region that nobody uses
@@ -44,7 +44,7 @@ typedef struct {
     const uint64_t *sizes;
     size_t count;
     uint64_t base;      /* address of the first region */
-    size_t regions;     /* one more entry follows, for whatever lies beyond */
+    size_t regions;
     kml_region *top;
     kml_line *lines;
     size_t line_count;
@@ -139,7 +139,10 @@ static inline void kml_describe(const kml_ranks *ranks, size_t first, size_t las
             const uint64_t next = (granule | 63) + 1; /* the next half's first granule */
             if (solid > granule) {
                 const uint64_t run = (solid < next ? solid : next) - granule;
-                line->full[half] |= (UINT64_MAX >> (64 - run)) << (granule & 63);
+                const uint64_t bits = (UINT64_MAX >> (64 - run)) << (granule & 63);
+                line->full[half] |= bits;
+                /* Where the object before ends: a value there is this one's. */
+                line->partial[half] &= ~bits;
             }
             if (end == solid && solid >= granule && solid < next)
                 line->partial[half] |= 1ull << (solid & 63);
@@ -172,8 +175,9 @@ static inline unsigned kml_count_bits(uint64_t bits) {
     return (unsigned)(((bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Full) * 0x0101010101010101ull >> 56);
 }
 
-/* Turns values into targets, as _index.pyi describes them, but for those that the lines alone do
- * not decide: their positions go to `open`, the row to judge by to `targets`. */
+/* Turns values between the first object's start and the last one's end into targets, as _index.pyi
+ * describes them; but for those that the lines alone do not decide: their positions go to `open`,
+ * the row to judge by to `targets`. Returns how many these are. */
 typedef size_t (*kml_resolver)(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets,
                                uint16_t *open, size_t count);
 
@@ -183,34 +187,31 @@ kml_resolve_with(const kml_ranks *ranks, const uint64_t *values, uint32_t *targe
     const kml_line *line_of[KML_BATCH];
     const kml_region *top = ranks->top;
     const kml_line *lines = ranks->lines;
-    const uint64_t base = ranks->base, regions = ranks->regions;
+    const uint64_t base = ranks->base;
     const unsigned shift = ranks->shift;
     const uint64_t within = ((uint64_t)1 << shift) - 1;
-    const uint32_t interior = ranks->interior ? 0 : KML_NONE;
+    const uint32_t behind = ranks->interior ? KML_INTERIOR : KML_NONE;
     size_t left = 0;
     for (size_t i = 0; i < count; i++) {
         const uint64_t at = values[i] - base;
-        uint64_t r = at >> KML_REGION_SHIFT;
-        r = r < regions ? r : regions;
-        line_of[i] = lines + (top[r].line + ((uint32_t)(at >> (shift + 7)) & top[r].mask));
+        const kml_region region = top[at >> KML_REGION_SHIFT];
+        line_of[i] = lines + (region.line + ((uint32_t)(at >> (shift + 7)) & region.mask));
         __builtin_prefetch(line_of[i], 0, 3);
     }
+    /* Without a branch: what a word points to is what nobody can foretell. */
     for (size_t i = 0; i < count; i++) {
         const uint64_t at = values[i] - base;
-        const kml_line *line = line_of[i];
         const unsigned half = (unsigned)(at >> (shift + 6)) & 1;
         const unsigned bit = (unsigned)(at >> shift) & 63;
+        const kml_line *line = line_of[i];
         const uint64_t start = line->start[half];
         const uint32_t row = line->rank[half] + count_bits(start << (63 - bit)) - 1;
-        const uint32_t first = (uint32_t)(start >> bit & 1) & (uint32_t)((at & within) == 0);
-        const uint32_t full = (uint32_t)(line->full[half] >> bit & 1);
-        const uint32_t partial = (uint32_t)(line->partial[half] >> bit & 1);
-        uint32_t target = full ? (row | KML_INTERIOR) | interior : KML_NONE;
-        const uint32_t unsure = partial & ~full & ~first & 1;
-        target = first | unsure ? row : target;
-        targets[i] = target;
+        const uint32_t full = (uint32_t)(line->full[half] >> bit) & 1;
+        const uint32_t partial = (uint32_t)(line->partial[half] >> bit) & 1;
+        const uint32_t first = (uint32_t)(start >> bit) & ((at & within) == 0);
+        targets[i] = row | ((behind | (full - 1)) & ((first | partial) - 1));
         open[left] = (uint16_t)i;
-        left += unsure;
+        left += partial & ~first;
     }
     return left;
 }

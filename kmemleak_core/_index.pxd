@@ -44,7 +44,7 @@ cdef class AddressIndex:
     cdef uint64_t regions
     cdef uint64_t page_entries
 
-    # Turns values into targets (see the stub); a value that no object holds gives NONE.
+    # Turns values in [low, low + span] into targets (see the stub).
     cdef void resolve(self, const uint64_t* values, uint32_t* targets,
                       Py_ssize_t count) noexcept nogil
 
