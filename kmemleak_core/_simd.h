@@ -33,8 +33,6 @@ typedef size_t (*kml_filter_function)(const kml_filter *f, const uint8_t *p, siz
 
 #define KML_INLINE static inline __attribute__((always_inline))
 
-static inline void kml_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
-
 KML_INLINE uint64_t kml_load_word(const uint8_t *p, int word_size, int swapped) {
     if (word_size == 8) {
         uint64_t value;
