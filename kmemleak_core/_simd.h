@@ -105,9 +105,9 @@ static inline int kml_narrow(const kml_filter *f, uint32_t *low, uint32_t *span)
     return 1;
 }
 
-/* Loops that leave blocks out do not try for so many words once one word in KML_MANY passes. */
-#define KML_STRETCH 64
-#define KML_MANY 16
+/* The vector loops leave out blocks in which no word passes, until so many pass in one: in the rest
+ * of the run that branch would be mispredicted too often. */
+#define KML_MANY 2
 
 /* Each form of words has a function of its own, in which `kernel` knows the form as constants. */
 #define KML_FORM(code, kernel, name, ...) \
