@@ -1,6 +1,7 @@
 """The word filter of each level, and numpy's, on memory of which few or many words pass.
 
-The index holds four objects, so that next to nothing is left to do for a word that passes.
+The index holds two small objects far apart. A word passes that lies between them, and is then
+found to hit neither: nothing is written.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ FORMS = {
 
 
 def make_memory(form: Form, share: float) -> np.ndarray:
-    """Fill memory with small numbers; a share of the aligned words points into an object."""
+    """Fill memory with small numbers; a share of the aligned words points between the objects."""
     random = np.random.default_rng(11)
     count = BYTES // form.word_size
     words = random.integers(1 << 16, 1 << 28, count, dtype=np.uint64)
     passing = random.random(count) < share
-    words[passing] = LOW + random.integers(0, SIZE // 8, np.count_nonzero(passing)) * 8
+    words[passing] = LOW + random.integers(8, SIZE - 8, np.count_nonzero(passing))
     words = words.astype(f"u{form.word_size}")
     return words.byteswap() if form.swapped else words
 
@@ -82,19 +83,19 @@ def bench_filter_engine(benchmark, name, share, level):
     form = FORMS[name]
     benchmark.group = f"filter {name} words, {share:.1%} pass"
     memory = make_memory(form, share)
-    address = LOW + np.arange(4, dtype=np.uint64) * np.uint64(SIZE // 4)
-    index = AddressIndex(address, np.full(4, SIZE // 4, dtype=np.uint64))
+    address = np.array([LOW, LOW + SIZE - 8], dtype=np.uint64)
+    index = AddressIndex(address, np.array([8, 8], dtype=np.uint64))
     view = ImageView([(0x10000, memory.view(np.uint8))], form.word_size, form.swapped)
     start, size = np.array([0x10000], dtype=np.uint64), np.array([BYTES], dtype=np.uint64)
     owner = np.array([-1], dtype=np.int64)
     _scan._choose_level(level)
     try:
-        _, targets, _ = benchmark(
+        _, targets, counters = benchmark(
             extract_references, view, index, start, size, owner, step=form.step, mask=form.mask
         )
     finally:
         _scan._choose_level("")
-    assert targets.size == filter_with_numpy(memory, form)[0].size
+    assert counters["candidates"] == filter_with_numpy(memory, form)[0].size >= targets.size
     benchmark.extra_info["bytes"] = BYTES
 
 
