@@ -56,7 +56,7 @@ KML_INLINE size_t kml_scalar_loop(const kml_filter *f, const uint8_t *p, size_t 
     const size_t step = f->step;
     size_t found = 0;
     p += from * step;
-    for (size_t i = from; i < until; i++, p += step) {
+    _Pragma("GCC unroll 4") for (size_t i = from; i < until; i++, p += step) {
         uint64_t value = kml_load_word(p, word_size, swapped) & mask;
         /* Always written, kept only if it passes: a branch would be mispredicted. */
         values[found] = value;

@@ -117,14 +117,17 @@ KML_AVX2_INLINE size_t kml_avx2_keep_all(__m256i word, __m256i inside, unsigned 
     return found;
 }
 
-/* Filters a run whose words follow one another. */
+/* Shorter runs are left to the plain loop; no less than a vector of words. */
+#define KML_AVX2_LEAST 8
+
+/* Filters a run of at least one vector of words that follow one another. */
 KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t size,
                                         int swapped, int masked) {
     const size_t several = 32 / size, block = 4 * several;
     kml_avx2_lanes lanes;
     const uint8_t *order = size == 8 ? kml_pairs[3][0][1] : kml_swap_4;
-    if (count < several || !kml_avx2_spread(f, size, order, &lanes)) {
+    if (!kml_avx2_spread(f, size, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
     size_t i = 0, found = 0, busy = 0;
@@ -234,5 +237,7 @@ KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_8, 8, 8, 4)
 static size_t kml_filter_avx2(const kml_filter *f, const uint8_t *p, size_t count,
                               uint64_t *values, uint32_t *positions) {
     static const kml_filter_function forms[2][4][2][2] = KML_TABLE(kml_avx2);
+    /* So few cost less one by one than it costs to spread the filter over lanes. */
+    if (count < KML_AVX2_LEAST) return kml_filter_scalar(f, p, count, values, positions);
     return kml_form_of(f, forms)(f, p, count, values, positions);
 }
