@@ -33,8 +33,6 @@ typedef size_t (*kml_filter_function)(const kml_filter *f, const uint8_t *p, siz
 
 #define KML_INLINE static inline __attribute__((always_inline))
 
-static inline void kml_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
-
 KML_INLINE uint64_t kml_load_word(const uint8_t *p, int word_size, int swapped) {
     if (word_size == 8) {
         uint64_t value;
@@ -58,7 +56,7 @@ KML_INLINE size_t kml_scalar_loop(const kml_filter *f, const uint8_t *p, size_t 
     const size_t step = f->step;
     size_t found = 0;
     p += from * step;
-    for (size_t i = from; i < until; i++, p += step) {
+    _Pragma("GCC unroll 4") for (size_t i = from; i < until; i++, p += step) {
         uint64_t value = kml_load_word(p, word_size, swapped) & mask;
         /* Always written, kept only if it passes: a branch would be mispredicted. */
         values[found] = value;
@@ -107,9 +105,9 @@ static inline int kml_narrow(const kml_filter *f, uint32_t *low, uint32_t *span)
     return 1;
 }
 
-/* Loops that leave blocks out do not try for so many words once one word in KML_MANY passes. */
-#define KML_STRETCH 64
-#define KML_MANY 16
+/* The vector loops leave out blocks in which no word passes, until so many pass in one: in the rest
+ * of the run that branch would be mispredicted too often. */
+#define KML_MANY 2
 
 /* Each form of words has a function of its own, in which `kernel` knows the form as constants. */
 #define KML_FORM(code, kernel, name, ...) \

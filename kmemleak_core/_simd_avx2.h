@@ -117,17 +117,20 @@ KML_AVX2_INLINE size_t kml_avx2_keep_all(__m256i word, __m256i inside, unsigned 
     return found;
 }
 
-/* Filters a run whose words follow one another. */
+/* Shorter runs are left to the plain loop; no less than a vector of words. */
+#define KML_AVX2_LEAST 8
+
+/* Filters a run of at least one vector of words that follow one another. */
 KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t size,
                                         int swapped, int masked) {
     const size_t several = 32 / size, block = 4 * several;
     kml_avx2_lanes lanes;
     const uint8_t *order = size == 8 ? kml_pairs[3][0][1] : kml_swap_4;
-    if (count < several || !kml_avx2_spread(f, size, order, &lanes)) {
+    if (!kml_avx2_spread(f, size, order, &lanes)) {
         return kml_filter_scalar(f, p, count, values, positions);
     }
-    size_t i = 0, found = 0;
+    size_t i = 0, found = 0, busy = 0;
     for (; i + block <= count; i += block) {
         __m256i word[4], inside[4];
         for (size_t k = 0; k < 4; k++) {
@@ -136,12 +139,14 @@ KML_AVX2_INLINE size_t kml_avx2_aligned(const kml_filter *f, const uint8_t *p, s
         }
         __m256i any = _mm256_or_si256(_mm256_or_si256(inside[0], inside[1]),
                                       _mm256_or_si256(inside[2], inside[3]));
-        if (_mm256_testz_si256(any, any)) continue;
+        if (!busy && _mm256_testz_si256(any, any)) continue;
+        const size_t before = found;
         __m128i at = _mm_set1_epi32((int)i);
         for (size_t k = 0; k < 4; k++) {
             found += kml_avx2_keep_all(word[k], inside[k], ~0u, &at, values + found,
                                        positions + found, size);
         }
+        busy |= found - before >= KML_MANY;
     }
     while (i < count) {
         /* The last vector ends where the run does: some of its words were done before. */
@@ -186,8 +191,7 @@ KML_AVX2_CODE static size_t kml_avx2_exact(const kml_avx2_run *run, size_t from,
 }
 
 /* Filters a run with any other step: a block's bytes are compared once for each shift by a step,
- * and if no word passes at any, the block is done. While hits are many, blocks are not tried. */
-
+ * and if no word passes at any, the block is done. */
 KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, size_t count,
                                         uint64_t *values, uint32_t *positions, size_t lane,
                                         size_t step, size_t size, int swapped, int masked) {
@@ -211,18 +215,12 @@ KML_AVX2_INLINE size_t kml_avx2_shifted(const kml_filter *f, const uint8_t *p, s
             __m256i word = kml_avx2_load(q, &lanes, swapped || size < lane, masked);
             any = _mm256_or_si256(any, kml_avx2_inside(word, &lanes, lane));
         }
-        size_t next = i + block, hits, many;
-        if (_mm256_testz_si256(any, any)) {
-            i = next;
-            continue;
-        }
-        do {
-            hits = kml_avx2_exact(&run, i, next, values + found, positions + found);
-            found += hits;
-            many = hits * KML_MANY > next - i;
-            i = next;
-            next = count - i < KML_STRETCH ? count : i + KML_STRETCH;
-        } while (many && i < count);
+        const size_t first = i;
+        i += block;
+        if (_mm256_testz_si256(any, any)) continue;
+        size_t hits = kml_avx2_exact(&run, first, i, values + found, positions + found);
+        found += hits;
+        if (hits >= KML_MANY) break;
     }
     return found + kml_avx2_exact(&run, i, count, values + found, positions + found);
 }
@@ -239,5 +237,7 @@ KML_FORMS(KML_AVX2_CODE, kml_avx2_shifted, kml_avx2_4_8, 8, 8, 4)
 static size_t kml_filter_avx2(const kml_filter *f, const uint8_t *p, size_t count,
                               uint64_t *values, uint32_t *positions) {
     static const kml_filter_function forms[2][4][2][2] = KML_TABLE(kml_avx2);
+    /* So few cost less one by one than it costs to spread the filter over lanes. */
+    if (count < KML_AVX2_LEAST) return kml_filter_scalar(f, p, count, values, positions);
     return kml_form_of(f, forms)(f, p, count, values, positions);
 }

@@ -52,7 +52,7 @@ KML_AVX512_INLINE size_t kml_avx512_aligned(const kml_filter *f, const uint8_t *
 #define KML_INSIDE(word) \
     (size == 8 ? _mm512_cmple_epu64_mask(_mm512_sub_epi64(top, word), span) \
                : _mm512_cmple_epu32_mask(_mm512_sub_epi32(top, word), span))
-    size_t i = 0, found = 0;
+    size_t i = 0, found = 0, busy = 0;
     for (; i + block <= count; i += block) {
         __m512i word[4];
         __mmask16 inside[4];
@@ -62,11 +62,13 @@ KML_AVX512_INLINE size_t kml_avx512_aligned(const kml_filter *f, const uint8_t *
             if (masked) word[k] = _mm512_and_si512(word[k], mask);
             inside[k] = KML_INSIDE(word[k]);
         }
-        if (!(inside[0] | inside[1] | inside[2] | inside[3])) continue;
+        if (!busy && !(inside[0] | inside[1] | inside[2] | inside[3])) continue;
+        const size_t before = found;
         for (size_t k = 0; k < 4; k++) {
             found += kml_avx512_keep(word[k], inside[k], i + k * several, values + found,
                                      positions + found, size);
         }
+        busy |= found - before >= KML_MANY;
     }
     for (; i < count; i += several) {
         /* Lanes past the run's end are not read. */

@@ -36,18 +36,12 @@ KML_INLINE size_t kml_neon_sweep(const kml_filter *f, const uint8_t *p, size_t c
                 any = vorrq_u8(any, vreinterpretq_u8_u32(vcleq_u32(distance, narrow_span)));
             }
         }
-        size_t next = i + block, hits, many;
-        if (vmaxvq_u32(vreinterpretq_u32_u8(any)) == 0) {
-            i = next;
-            continue;
-        }
-        do {
-            hits = kml_scalar_part(f, p, i, next, values + found, positions + found);
-            found += hits;
-            many = hits * KML_MANY > next - i;
-            i = next;
-            next = count - i < KML_STRETCH ? count : i + KML_STRETCH;
-        } while (many && i < count);
+        const size_t first = i;
+        i += block;
+        if (vmaxvq_u32(vreinterpretq_u32_u8(any)) == 0) continue;
+        size_t hits = kml_scalar_part(f, p, first, i, values + found, positions + found);
+        found += hits;
+        if (hits >= KML_MANY) break;
     }
     return found + kml_scalar_part(f, p, i, count, values + found, positions + found);
 }

@@ -81,7 +81,8 @@ int main(int argc, char **argv) {
     static uint64_t wanted_values[ROOM], values[ROOM + 1];
     static uint32_t wanted_positions[ROOM], positions[ROOM + 1];
     const size_t rounds = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000, page = 65536;
-    uint8_t *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                           0);
     if (memory == MAP_FAILED || mprotect(memory + page, page, PROT_NONE)) return perror("mmap"), 2;
     const char *name;
     for (size_t i = 0; (name = kml_level_name(i)); i++) printf("%s ", name);
