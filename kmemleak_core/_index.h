@@ -23,15 +23,15 @@
 #define KML_ROW_MASK ((1u << KML_ROW_BITS) - 1)
 #define KML_INTERIOR (1u << KML_ROW_BITS)
 #define KML_REGION_SHIFT 21
+#define KML_LINE_SHIFT 6 /* a line is so many granules, as a power of two */
 /* Values are resolved so many at a time: their cache misses overlap instead of adding up. */
 #define KML_BATCH 1024
 
 typedef struct {
-    uint32_t rank[2]; /* objects that start before the line, before its second half */
-    uint64_t start[2];
-    uint64_t full[2];
-    uint64_t partial[2];
-    uint64_t unused;
+    uint32_t rank; /* objects that start before the line */
+    uint64_t start;
+    uint64_t full;
+    uint64_t partial;
 } kml_line;
 
 typedef struct {
@@ -44,7 +44,7 @@ typedef struct {
     const uint64_t *sizes;
     size_t count;
     uint64_t base;      /* address of the first region */
-    size_t regions;
+    size_t regions;     /* one more entry follows, for whatever lies beyond */
     kml_region *top;
     kml_line *lines;
     size_t line_count;
@@ -54,7 +54,7 @@ typedef struct {
 } kml_ranks;
 
 static inline size_t kml_lines_in_region(const kml_ranks *ranks) {
-    return (size_t)1 << (KML_REGION_SHIFT - 7 - ranks->shift);
+    return (size_t)1 << (KML_REGION_SHIFT - KML_LINE_SHIFT - ranks->shift);
 }
 
 /* The first value after row i that is not the row's, less the base. */
@@ -85,8 +85,8 @@ static inline size_t kml_lay_out(kml_ranks *ranks) {
         if (whole > known) {
             if (ranks->top) {
                 kml_line *line = &ranks->lines[lines];
-                line->rank[0] = line->rank[1] = (uint32_t)i + 1;
-                line->full[0] = line->full[1] = UINT64_MAX;
+                line->rank = (uint32_t)i + 1;
+                line->full = UINT64_MAX;
                 for (size_t r = known; r < whole; r++)
                     ranks->top[r] = (kml_region){(uint32_t)lines, 0};
             }
@@ -102,71 +102,65 @@ static inline size_t kml_lay_out(kml_ranks *ranks) {
     return lines;
 }
 
-static inline kml_line *kml_line_of(const kml_ranks *ranks, uint64_t at) {
-    kml_region region = ranks->top[at >> KML_REGION_SHIFT];
-    return &ranks->lines[region.line + ((uint32_t)(at >> (ranks->shift + 7)) & region.mask)];
+static inline kml_line *kml_line_of(const kml_ranks *ranks, uint64_t granule) {
+    kml_region region = ranks->top[granule >> (KML_REGION_SHIFT - ranks->shift)];
+    return &ranks->lines[region.line + ((uint32_t)(granule >> KML_LINE_SHIFT) & region.mask)];
 }
 
-/* The row from which on, at or after `row`, no line is shared with an earlier row. */
+/* The first row, at or after `row`, that shares no line with one before it. */
 static inline size_t kml_split(const kml_ranks *ranks, size_t row) {
+    const unsigned line_shift = ranks->shift + KML_LINE_SHIFT;
     for (; row > 0 && row < ranks->count; row++) {
         uint64_t start = ranks->starts[row] - ranks->base;
-        if ((kml_limit(ranks, row - 1) - 1) >> (ranks->shift + 7) < start >> (ranks->shift + 7))
-            break;
+        if ((kml_limit(ranks, row - 1) - 1) >> line_shift < start >> line_shift) break;
     }
     return row;
 }
 
 /* Describes rows [first, last) in their lines; parts made by kml_split go in any order. */
 static inline void kml_describe(const kml_ranks *ranks, size_t first, size_t last) {
-    const unsigned shift = ranks->shift;
+    const unsigned shift = ranks->shift, region_shift = KML_REGION_SHIFT - shift;
     kml_line *line = NULL;
-    uint64_t number = UINT64_MAX;
+    uint64_t number = UINT64_MAX; /* of that line */
     for (size_t i = first; i < last; i++) {
         const uint64_t start = ranks->starts[i] - ranks->base;
-        uint64_t granule = start >> shift;
-        const uint64_t solid = (start + ranks->sizes[i]) >> shift; /* the first one not full */
+        const uint64_t solid = (start + ranks->sizes[i]) >> shift; /* the first granule not full */
         const uint64_t end = (kml_limit(ranks, i) - 1) >> shift;    /* the last one touched */
-        if (granule >> 7 != number) {
-            if (line) line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
-            number = granule >> 7;
-            line = kml_line_of(ranks, start);
-            line->rank[0] = (uint32_t)i;
+        uint64_t granule = start >> shift;
+        if (granule >> KML_LINE_SHIFT != number) {
+            number = granule >> KML_LINE_SHIFT;
+            line = kml_line_of(ranks, granule);
+            line->rank = (uint32_t)i;
         }
-        line->start[granule >> 6 & 1] |= 1ull << (granule & 63);
+        line->start |= 1ull << (granule & 63);
         for (;;) {
-            const unsigned half = granule >> 6 & 1;
-            const uint64_t next = (granule | 63) + 1; /* the next half's first granule */
+            const uint64_t next = (granule | 63) + 1; /* the next line's first granule */
             if (solid > granule) {
                 const uint64_t run = (solid < next ? solid : next) - granule;
                 const uint64_t bits = (UINT64_MAX >> (64 - run)) << (granule & 63);
-                line->full[half] |= bits;
+                line->full |= bits;
                 /* Where the object before ends: a value there is this one's. */
-                line->partial[half] &= ~bits;
+                line->partial &= ~bits;
             }
             if (end == solid && solid >= granule && solid < next)
-                line->partial[half] |= 1ull << (solid & 63);
+                line->partial |= 1ull << (solid & 63);
             if (end < next) break;
+            /* Regions that are the object's alone were described when they were laid out. */
             granule = next;
-            if (half) {
-                line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
-                /* Regions that are the object's alone were described when they were laid out. */
-                while (granule <= end &&
-                       ranks->top[granule << shift >> KML_REGION_SHIFT].mask == 0)
-                    granule += 1ull << (KML_REGION_SHIFT - shift);
-                if (granule > end) {
-                    line = NULL;
-                    number = UINT64_MAX;
-                    break;
-                }
-                number = granule >> 7;
-                line = kml_line_of(ranks, granule << shift);
-                line->rank[0] = (uint32_t)i + 1;
+            while (granule <= end && ranks->top[granule >> region_shift].mask == 0)
+                granule += 1ull << region_shift;
+            if (granule > end) {
+                number = UINT64_MAX;
+                break;
             }
+            number = granule >> KML_LINE_SHIFT;
+            line = kml_line_of(ranks, granule);
+            line->rank = (uint32_t)i + 1;
         }
     }
-    if (line) line->rank[1] = line->rank[0] + (uint32_t)__builtin_popcountll(line->start[0]);
 }
+
+static inline uint64_t kml_least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* The number of bits set, where the processor may have no instruction for it. */
 static inline unsigned kml_count_bits(uint64_t bits) {
@@ -175,9 +169,19 @@ static inline unsigned kml_count_bits(uint64_t bits) {
     return (unsigned)(((bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0Full) * 0x0101010101010101ull >> 56);
 }
 
-/* Turns values between the first object's start and the last one's end into targets, as _index.pyi
- * describes them; but for those that the lines alone do not decide: their positions go to `open`,
- * the row to judge by to `targets`. Returns how many these are. */
+/* The line of a value, which is asked for: it is read later. */
+static inline const kml_line *kml_expect_line(const kml_ranks *ranks, uint64_t value) {
+    const uint64_t at = value - ranks->base;
+    const kml_region *region = ranks->top + kml_least(at >> KML_REGION_SHIFT, ranks->regions);
+    const uint32_t number = (uint32_t)(at >> (ranks->shift + KML_LINE_SHIFT));
+    const kml_line *line = ranks->lines + (region->line + (number & region->mask));
+    __builtin_prefetch(line, 0, 3);
+    return line;
+}
+
+/* Turns values into targets, as _index.pyi describes them, but for those that the lines alone do
+ * not decide: their positions go to `open`, the row to judge by to `targets`. Returns how many these
+ * are. There is at least one value. */
 typedef size_t (*kml_resolver)(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets,
                                uint16_t *open, size_t count);
 
@@ -185,35 +189,32 @@ __attribute__((always_inline)) static inline size_t
 kml_resolve_with(const kml_ranks *ranks, const uint64_t *values, uint32_t *targets, uint16_t *open,
                  size_t count, unsigned (*count_bits)(uint64_t)) {
     const kml_line *line_of[KML_BATCH];
-    const kml_region *top = ranks->top;
-    const kml_line *lines = ranks->lines;
     const uint64_t base = ranks->base;
     const unsigned shift = ranks->shift;
     const uint64_t within = ((uint64_t)1 << shift) - 1;
-    const uint32_t behind = ranks->interior ? KML_INTERIOR : KML_NONE;
-    size_t left = 0;
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t at = values[i] - base;
-        const kml_region region = top[at >> KML_REGION_SHIFT];
-        line_of[i] = lines + (region.line + ((uint32_t)(at >> (shift + 7)) & region.mask));
-        __builtin_prefetch(line_of[i], 0, 3);
-    }
-    /* Without a branch: what a word points to is what nobody can foretell. */
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t at = values[i] - base;
-        const unsigned half = (unsigned)(at >> (shift + 6)) & 1;
-        const unsigned bit = (unsigned)(at >> shift) & 63;
+    /* What is put to the row: for a granule that is nobody's, one that is full, and, where the row
+     * is all there is to tell, for a start and for what is left to judge. */
+    const uint32_t kind[4] = {KML_NONE, ranks->interior ? KML_INTERIOR : KML_NONE, 0, 0};
+    uint16_t *end = open;
+    size_t i = 0;
+    do line_of[i] = kml_expect_line(ranks, values[i]);
+    while (++i < count);
+    /* Without a branch: what a word points to is what nobody can foretell. A shift by `granule` is
+     * one by its lowest six bits, for the processor too. */
+    i = 0;
+    do {
+        const uint64_t at = values[i] - base, granule = at >> shift;
         const kml_line *line = line_of[i];
-        const uint64_t start = line->start[half];
-        const uint32_t row = line->rank[half] + count_bits(start << (63 - bit)) - 1;
-        const uint32_t full = (uint32_t)(line->full[half] >> bit) & 1;
-        const uint32_t partial = (uint32_t)(line->partial[half] >> bit) & 1;
-        const uint32_t first = (uint32_t)(start >> bit) & ((at & within) == 0);
-        targets[i] = row | ((behind | (full - 1)) & ((first | partial) - 1));
-        open[left] = (uint16_t)i;
-        left += partial & ~first;
-    }
-    return left;
+        const uint64_t start = line->start;
+        const uint32_t row = line->rank + count_bits(start << (~granule & 63)) - 1;
+        const size_t full = line->full >> (granule & 63) & 1;
+        const size_t partial = line->partial >> (granule & 63) & 1;
+        const size_t first = start >> (granule & 63) & !(at & within);
+        targets[i] = row | kind[full + 2 * (first | partial)];
+        *end = (uint16_t)i;
+        end += partial & ~first;
+    } while (++i < count);
+    return (size_t)(end - open);
 }
 
 static inline unsigned kml_count_bits_at_once(uint64_t bits) {

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "_index.h" nogil:
     ctypedef struct kml_line:
-        uint32_t rank[2]
+        uint32_t rank
     ctypedef struct kml_region:
         uint32_t line
         uint32_t mask
@@ -44,7 +44,7 @@ cdef class AddressIndex:
     cdef uint64_t regions
     cdef uint64_t page_entries
 
-    # Turns values in [low, low + span] into targets (see the stub).
+    # Turns values into targets (see the stub).
     cdef void resolve(self, const uint64_t* values, uint32_t* targets,
                       Py_ssize_t count) noexcept nogil
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from . import workers
@@ -109,7 +109,7 @@ cdef class AddressIndex:
             self.build_directory()
 
     def __dealloc__(self):
-        kml_unmap(self.ranks.top, self.ranks.regions * sizeof(kml_region))
+        kml_unmap(self.ranks.top, (self.ranks.regions + 1) * sizeof(kml_region))
         kml_unmap(self.ranks.lines, self.ranks.line_count * sizeof(kml_line))
         free(self.top)
         free(self.pages)
@@ -159,11 +159,11 @@ cdef class AddressIndex:
         with nogil:
             self.ranks.line_count = kml_lay_out(&self.ranks)
         nbytes = self.ranks.line_count * sizeof(kml_line)
-        if self.ranks.line_count > <uint64_t>0xFFFFFFFF or nbytes > <uint64_t>n * 128 + (64 << 20):
+        if self.ranks.line_count > UINT32_MAX or nbytes > <uint64_t>n * 128 + (64 << 20):
             self.ranks.line_count = 0
             return False
         self.ranks.lines = <kml_line*>kml_map(nbytes)
-        self.ranks.top = <kml_region*>kml_map(self.regions * sizeof(kml_region))
+        self.ranks.top = <kml_region*>kml_map((self.regions + 1) * sizeof(kml_region))
         if self.ranks.top == NULL or self.ranks.lines == NULL:
             raise MemoryError
         if nbytes <= <uint64_t>n * 32:
@@ -327,24 +327,11 @@ cdef class AddressIndex:
 
     def lookup(self, const uint64_t[::1] values):
         """Turn values into targets; see the stub."""
-        cdef Py_ssize_t i, at = 0, piece, n = values.shape[0]
-        cdef uint64_t inside[KML_BATCH]
-        targets = np.full(n, NONE, dtype=np.uint32)
+        targets = np.empty(values.shape[0], dtype=np.uint32)
         cdef uint32_t[::1] out = targets
-        if self.starts.shape[0] == 0:
-            return targets
-        with nogil:
-            while at < n:
-                piece = min(n - at, <Py_ssize_t>KML_BATCH)
-                for i in range(piece):
-                    inside[i] = values[at + i]
-                    if inside[i] - self.low > self.span:
-                        inside[i] = self.low
-                self.resolve(inside, &out[at], piece)
-                for i in range(at, at + piece):
-                    if values[i] - self.low > self.span:
-                        out[i] = NONE
-                at += piece
+        if values.shape[0]:
+            with nogil:
+                self.resolve(&values[0], &out[0], values.shape[0])
         return targets
 
     @property
