@@ -3,9 +3,9 @@
 # cython: overflowcheck=False, cdivision=True
 """The searches for an allocator's structures: self-linked words, mappings, free lists."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from ._heap cimport Cursor, align_up, at, load, reset
+from ._heap cimport Cursor, align_up, at, load, prefetch, reset
 from ._scan cimport ImageView
 
 # Why a free list ended.
@@ -15,6 +15,11 @@ LIST_BAD = 2
 LIST_FULL = 3
 
 cdef enum:
+    END = 0
+    LOOP = 1
+    BAD = 2
+    FULL = 3
+
     IS_MMAPPED = 2
     FLAG_BITS = 7
 
@@ -148,34 +153,86 @@ cdef uint64_t _aligned_chunk(
 
 
 def follow(
-    ImageView image not None, uint64_t head, uint64_t link, bint mangled, uint64_t[::1] out
+    ImageView image not None, const uint64_t[::1] heads, uint64_t link, bint mangled,
+    uint64_t[::1] out, int64_t[::1] ends, uint8_t[::1] stops,
 ):
+    cdef Py_ssize_t i, count = 0, capacity = out.shape[0], lists = heads.shape[0], first, lap
+    cdef int stop
+    cdef uint64_t node, tortoise
     cdef Cursor cursor
-    cdef uint64_t node = head, value, tortoise = 0
-    cdef Py_ssize_t count = 0, capacity = out.shape[0], lap = 1
-    cdef int word = image.word_size, stop = 0
-    cdef const uint8_t* data
+    cdef uint64_t[::1] ahead, marks
+    if ends.shape[0] != lists or stops.shape[0] != lists:
+        raise ValueError("arrays of one length are wanted")
+    if lists == 0:
+        return
+    ahead, marks = heads.copy(), heads.copy()
     reset(&cursor)
     with nogil:
-        while node != 0:
-            if node == tortoise:
-                stop = 1
-                break
-            if count == capacity:
-                stop = 3
-                break
-            data = at(image, &cursor, node + link, word) if node + link >= node else NULL
-            if data == NULL:
-                stop = 2
-                break
-            out[count] = node
-            count += 1
-            if count == lap:
-                # Brent: a loop meets the node that was marked last.
-                tortoise = node
-                lap *= 2
-            value = load(data, word, image.swapped)
-            if mangled:
-                value ^= (node + link) >> 12
-            node = value
-    return count, stop
+        fetch_ahead(image, ahead, marks, link, mangled, capacity)
+        for i in range(lists):
+            node = heads[i]
+            first = count
+            tortoise = 0
+            lap = 1
+            stop = END
+            while node != 0:
+                if node == tortoise:
+                    stop = LOOP
+                    break
+                if count == capacity:
+                    stop = FULL
+                    break
+                out[count] = node
+                if not follow_link(image, &cursor, &node, link, mangled):
+                    stop = BAD
+                    break
+                count += 1
+                if count - first == lap:
+                    # Brent: a loop meets the node that was marked last.
+                    tortoise = out[count - 1]
+                    lap *= 2
+            ends[i] = count
+            stops[i] = <uint8_t>stop
+
+
+cdef inline bint follow_link(
+    ImageView image, Cursor* cursor, uint64_t* node, uint64_t link, bint mangled
+) noexcept nogil:
+    """Go from a node to the next one; return whether the image holds the link."""
+    cdef uint64_t place = node[0] + link, value
+    cdef const uint8_t* data = at(image, cursor, place, image.word_size) if place >= link else NULL
+    if data == NULL:
+        return False
+    value = load(data, image.word_size, image.swapped)
+    node[0] = value ^ (place >> 12) if mangled else value
+    return True
+
+
+cdef void fetch_ahead(
+    ImageView image, uint64_t[::1] nodes, uint64_t[::1] marks, uint64_t link, bint mangled,
+    Py_ssize_t most,
+) noexcept nogil:
+    # A list is a chain of cache misses. All lists together go on by one node at a time, so that
+    # as many misses as there are lists overlap; then each is followed in the cache.
+    cdef Cursor cursor
+    cdef const uint8_t* data
+    cdef Py_ssize_t i, left = nodes.shape[0], turn = 0, lap = 1
+    reset(&cursor)
+    while left > 1 and most > 0:
+        left = 0
+        turn += 1
+        for i in range(nodes.shape[0]):
+            if nodes[i] == 0:
+                continue
+            if not follow_link(image, &cursor, &nodes[i], link, mangled) or nodes[i] == marks[i]:
+                nodes[i] = 0
+                continue
+            if turn == lap:
+                marks[i] = nodes[i]
+            left += 1
+            most -= 1
+            data = at(image, &cursor, nodes[i] + link, 1)
+            if data != NULL:
+                prefetch(data)
+        if turn == lap:
+            lap *= 2
