@@ -77,7 +77,7 @@ def follow(
     ends: NDArray[np.int64],
     stops: NDArray[np.uint8],
 ) -> None:
-    """Follow singly linked free lists, one after another.
+    """Follow singly linked free lists, all of them at a time.
 
     Parameters
     ----------

@@ -3,7 +3,8 @@
 # cython: overflowcheck=False, cdivision=True
 """The searches for an allocator's structures: self-linked words, mappings, free lists."""
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from ._heap cimport Cursor, align_up, at, load, prefetch, reset
 from ._scan cimport ImageView
@@ -156,83 +157,91 @@ def follow(
     ImageView image not None, const uint64_t[::1] heads, uint64_t link, bint mangled,
     uint64_t[::1] out, int64_t[::1] ends, uint8_t[::1] stops,
 ):
-    cdef Py_ssize_t i, count = 0, capacity = out.shape[0], lists = heads.shape[0], first, lap
-    cdef int stop
-    cdef uint64_t node, tortoise
-    cdef Cursor cursor
-    cdef uint64_t[::1] ahead, marks
+    cdef Py_ssize_t lists = heads.shape[0], capacity = out.shape[0]
+    cdef uint64_t* met
+    cdef uint32_t* whose
+    cdef uint64_t[::1] nodes, marks
     if ends.shape[0] != lists or stops.shape[0] != lists:
         raise ValueError("arrays of one length are wanted")
     if lists == 0:
         return
-    ahead, marks = heads.copy(), heads.copy()
-    reset(&cursor)
+    if capacity == 0:
+        raise ValueError("there is no room for a node")
+    nodes, marks = heads.copy(), heads.copy()
+    # Nodes as they are met and whose they are, then the lists that go on.
+    met = <uint64_t*>malloc(
+        <size_t>capacity * (sizeof(uint64_t) + sizeof(uint32_t))
+        + <size_t>lists * sizeof(uint32_t))
+    if met == NULL:
+        raise MemoryError
+    whose = <uint32_t*>(met + capacity)
     with nogil:
-        fetch_ahead(image, ahead, marks, link, mangled, capacity)
-        for i in range(lists):
-            node = heads[i]
-            first = count
-            tortoise = 0
-            lap = 1
-            stop = END
-            while node != 0:
-                if node == tortoise:
-                    stop = LOOP
-                    break
-                if count == capacity:
-                    stop = FULL
-                    break
-                out[count] = node
-                if not follow_link(image, &cursor, &node, link, mangled):
-                    stop = BAD
-                    break
-                count += 1
-                if count - first == lap:
-                    # Brent: a loop meets the node that was marked last.
-                    tortoise = out[count - 1]
-                    lap *= 2
-            ends[i] = count
-            stops[i] = <uint8_t>stop
+        follow_together(
+            image, nodes, marks, link, mangled, met, whose, whose + capacity, out, ends, stops)
+    free(met)
 
 
-cdef inline bint follow_link(
-    ImageView image, Cursor* cursor, uint64_t* node, uint64_t link, bint mangled
-) noexcept nogil:
-    """Go from a node to the next one; return whether the image holds the link."""
-    cdef uint64_t place = node[0] + link, value
-    cdef const uint8_t* data = at(image, cursor, place, image.word_size) if place >= link else NULL
-    if data == NULL:
-        return False
-    value = load(data, image.word_size, image.swapped)
-    node[0] = value ^ (place >> 12) if mangled else value
-    return True
-
-
-cdef void fetch_ahead(
+cdef void follow_together(
     ImageView image, uint64_t[::1] nodes, uint64_t[::1] marks, uint64_t link, bint mangled,
-    Py_ssize_t most,
+    uint64_t* met, uint32_t* whose, uint32_t* active,
+    uint64_t[::1] out, int64_t[::1] ends, uint8_t[::1] stops,
 ) noexcept nogil:
-    # A list is a chain of cache misses. All lists together go on by one node at a time, so that
-    # as many misses as there are lists overlap; then each is followed in the cache.
+    # A list is a chain of cache misses. All lists go on by one node at a time, so that as many
+    # misses as there are lists overlap.
     cdef Cursor cursor
     cdef const uint8_t* data
-    cdef Py_ssize_t i, left = nodes.shape[0], turn = 0, lap = 1
+    cdef Py_ssize_t lists = nodes.shape[0], left = lists, kept, k, filled = 0, turn = 0, lap = 1
+    cdef uint64_t node, place
+    cdef uint32_t i
     reset(&cursor)
-    while left > 1 and most > 0:
-        left = 0
+    for k in range(lists):
+        active[k] = <uint32_t>k
+        marks[k] = 0
+        ends[k] = 0
+    while left > 0:
+        kept = 0
         turn += 1
-        for i in range(nodes.shape[0]):
-            if nodes[i] == 0:
+        for k in range(left):
+            i = active[k]
+            node = nodes[i]
+            stops[i] = END
+            if node == 0:
                 continue
-            if not follow_link(image, &cursor, &nodes[i], link, mangled) or nodes[i] == marks[i]:
-                nodes[i] = 0
+            if node == marks[i]:
+                stops[i] = LOOP
                 continue
+            if filled == out.shape[0]:
+                stops[i] = FULL
+                continue
+            place = node + link
+            data = at(image, &cursor, place, image.word_size) if place >= link else NULL
+            if data == NULL:
+                stops[i] = BAD
+                continue
+            met[filled] = node
+            whose[filled] = i
+            filled += 1
+            ends[i] += 1
             if turn == lap:
-                marks[i] = nodes[i]
-            left += 1
-            most -= 1
-            data = at(image, &cursor, nodes[i] + link, 1)
+                # Brent: a loop meets the node that was marked last.
+                marks[i] = node
+            node = load(data, image.word_size, image.swapped)
+            if mangled:
+                node ^= place >> 12
+            nodes[i] = node
+            data = at(image, &cursor, node + link, 1)
             if data != NULL:
                 prefetch(data)
+            active[kept] = i
+            kept += 1
+        left = kept
         if turn == lap:
             lap *= 2
+    # Now list by list.
+    for k in range(lists):
+        nodes[k] = <uint64_t>(ends[k - 1] if k > 0 else 0)
+        ends[k] += <int64_t>nodes[k]
+    for k in range(filled):
+        i = whose[k]
+        out[<Py_ssize_t>nodes[i]] = met[k]
+        nodes[i] += 1

@@ -137,7 +137,7 @@ class ChunkTable:
             How many copy at a time.
         """
         self._close()
-        gone = np.unique(gone)
+        gone = sorted_once(gone)
         rows: dict[int, NDArray[np.int64]] = {}
         for part, block in self._split(gone):
             known = self.blocks[block][0]
@@ -156,6 +156,12 @@ class ChunkTable:
         self.blocks = []
         workers.run(threads, tasks)
         return columns
+
+
+def sorted_once(*parts: Column) -> Column:
+    """Return every value of some columns once, sorted (``np.unique`` may hash: slower here)."""
+    values = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    return values[np.append(True, values[1:] != values[:-1])] if values.size else values
 
 
 def _copy(source: list[Column], rows: NDArray[np.int64], out: list[Column]) -> None:

@@ -16,7 +16,7 @@ from ...dump import Dump
 from ...errors import FaultError
 from ...image import MemoryImage
 from .arenas import Arena, word_at
-from .chunks import ChunkTable
+from .chunks import ChunkTable, sorted_once
 from .layouts import TCACHE_LAYOUTS, Layout, TcacheLayout
 
 #: Bytes of static TLS that are searched for the pointer to the tcache, nearest part first.
@@ -70,13 +70,7 @@ class _Lists:
 
     def all(self) -> NDArray[np.uint64]:
         """Return every node once, sorted."""
-        return sorted_once(self.nodes)
-
-
-def sorted_once(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Return every value of some arrays once, sorted (``np.unique`` may hash, and is slower)."""
-    values = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
-    return values[np.append(True, values[1:] != values[:-1])] if values.size else values
+        return sorted_once(*self.nodes)
 
 
 class _Reader:
@@ -201,7 +195,7 @@ def find_free_lists(
         found.versions = found.versions or family.versions
         tcached.append(lists.all())
     if tcached:
-        found.tcached = sorted_once(tcached)
+        found.tcached = sorted_once(*tcached)
     return found
 
 
