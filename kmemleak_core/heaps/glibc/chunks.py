@@ -13,8 +13,8 @@ from ... import workers
 from ..._columns import copy_without
 from ..._heap import STOP_FULL, ChunkWalk
 
-#: Rows of a block.
-ROWS = 1 << 16
+#: Rows of a block: columns long enough for numpy to ask for huge pages, so for few page faults.
+ROWS = 1 << 19
 
 Column = NDArray[np.uint64]
 
