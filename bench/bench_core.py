@@ -7,14 +7,21 @@ import struct
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kmemleak_core as km
+from kmemleak_core import workers
+from kmemleak_core._heap import STOP_TOP, ChunkWalk
+from kmemleak_core.coverage import Coverage
 from kmemleak_core.dumps import open_dump
 from kmemleak_core.dumps.capture import capture
 from kmemleak_core.heaps.glibc import GlibcHeap
+from kmemleak_core.heaps.glibc.arenas import find_arenas
+from kmemleak_core.heaps.glibc.regions import plan_main
 
 from .conftest import LARGE
+from .measuring import measure
 
 PROGRAM = Path(__file__).with_name("programs") / "blocks.c"
 
@@ -53,13 +60,43 @@ def bench_open(benchmark, core):
     assert benchmark(open_dump, core).threads
 
 
-@pytest.mark.benchmark(group="walk the heap")
-def bench_heap_walk_engine(benchmark, core):
+@pytest.mark.parametrize("threads", sorted({1, workers.available()}))
+def bench_heap_walk_engine(benchmark, core, threads):
     dump = open_dump(core)
-    heap = benchmark(GlibcHeap().find, dump)
+    heap = GlibcHeap().find(dump)
     assert heap is not None
     assert all(check.passed for check in heap.checks)
-    benchmark.extra_info["chunks"] = heap.counters["chunks"]
+    measure(
+        benchmark,
+        lambda: GlibcHeap().find(dump, threads),
+        work=f"find the heap, {threads} threads",
+        size=LARGE,
+        units=heap.counters["chunks"],
+        memory=np.memmap(core, dtype=np.uint8, mode="r"),
+    )
+
+
+def bench_heap_walk_alone(benchmark, core):
+    dump = open_dump(core)
+    (arena,) = (a for a in find_arenas(dump.image, Coverage()) if a.main)
+    (region,), _ = plan_main(dump.image, arena)
+    address, usable = np.empty(2 * LARGE, np.uint64), np.empty(2 * LARGE, np.uint64)
+
+    def walk() -> ChunkWalk:
+        align = arena.layout.align
+        walk = ChunkWalk(dump.image.engine, region.first, region.limit, region.top, align)
+        walk.run(address, usable, 0)
+        return walk
+
+    measure(
+        benchmark,
+        walk,
+        work="walk over adjoining chunks",
+        size=LARGE,
+        units=walk().chunks,
+        memory=dump.image.view(region.begin, region.end - region.begin),
+    )
+    assert walk().stop == STOP_TOP
 
 
 @pytest.mark.benchmark(group="walk the heap")

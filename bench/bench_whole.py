@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import kmemleak_core as km
+from kmemleak_core import workers
 from kmemleak_core.dumps import open_dump
 from kmemleak_core.heaps.glibc import GlibcHeap
 
@@ -66,7 +67,7 @@ def bench_walk_the_heap(benchmark, core, core_bytes):
     assert all(check.passed for check in heap.checks)
     measure(
         benchmark,
-        lambda: GlibcHeap().find(dump),
+        lambda: GlibcHeap().find(dump, workers.available()),
         work="walk the heap of a core",
         size=OBJECTS,
         units=heap.counters["chunks"],

@@ -3,16 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def merge(
-    address: NDArray[np.uint64],
-    usable: NDArray[np.uint64],
-    count: int,
-    more_address: NDArray[np.uint64],
-    more_usable: NDArray[np.uint64],
-) -> int:
-    """Merge sorted rows into the first `count` sorted ones, in place; return the new count."""
+def copy_without(
+    source: NDArray[np.uint64], rows: NDArray[np.int64], out: NDArray[np.uint64]
+) -> None:
+    """Copy a column, leaving rows out.
 
-def remove(
-    address: NDArray[np.uint64], usable: NDArray[np.uint64], count: int, gone: NDArray[np.uint64]
-) -> int:
-    """Drop the rows whose address is in `gone` (sorted), in place; return the new count."""
+    Parameters
+    ----------
+    source
+        ``(n,)``.
+    rows
+        ``(k,)``, sorted, each once.
+    out
+        ``(n - k,)``, filled.
+
+    Raises
+    ------
+    ValueError
+        Rows that are out of order or beyond the column, or an array of another length.
+    """

@@ -1,45 +1,27 @@
 # cython: embedsignature=False
 """The loops over sorted columns of addresses and sizes."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 
-def merge(
-    uint64_t[::1] address, uint64_t[::1] usable, Py_ssize_t count,
-    const uint64_t[::1] more_address, const uint64_t[::1] more_usable,
+def copy_without(
+    const uint64_t[::1] source, const int64_t[::1] rows, uint64_t[::1] out
 ):
-    cdef Py_ssize_t j = more_address.shape[0], i = count, k = count + j
-    if (count < 0 or k > address.shape[0] or usable.shape[0] != address.shape[0]
-            or more_usable.shape[0] != j):
-        raise ValueError("the arrays do not fit one another")
+    cdef Py_ssize_t n = source.shape[0], gone = rows.shape[0], i, begin = 0, filled = 0
+    for i in range(gone):
+        if rows[i] < begin or rows[i] >= n:
+            raise ValueError("rows are sorted and lie in the column")
+        begin = rows[i] + 1
+    if out.shape[0] != n - gone:
+        raise ValueError("what is left does not fit")
+    if out.shape[0] == 0:
+        return
     with nogil:
-        while j > 0:
-            if i > 0 and address[i - 1] > more_address[j - 1]:
-                i -= 1
-                k -= 1
-                address[k] = address[i]
-                usable[k] = usable[i]
-            else:
-                j -= 1
-                k -= 1
-                address[k] = more_address[j]
-                usable[k] = more_usable[j]
-    return count + more_address.shape[0]
-
-
-def remove(
-    uint64_t[::1] address, uint64_t[::1] usable, Py_ssize_t count, const uint64_t[::1] gone
-):
-    cdef Py_ssize_t i, k = 0, j = 0, n = gone.shape[0]
-    if not (0 <= count <= address.shape[0] and usable.shape[0] == address.shape[0]):
-        raise ValueError("count lies outside the arrays")
-    with nogil:
-        for i in range(count):
-            while j < n and gone[j] < address[i]:
-                j += 1
-            if j < n and gone[j] == address[i]:
-                continue
-            address[k] = address[i]
-            usable[k] = usable[i]
-            k += 1
-    return k
+        begin = 0
+        for i in range(gone + 1):
+            n = (rows[i] if i < gone else source.shape[0]) - begin
+            if n > 0:
+                memcpy(&out[filled], &source[begin], n * sizeof(uint64_t))
+            filled += n
+            begin += n + 1

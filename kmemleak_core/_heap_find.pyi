@@ -69,25 +69,30 @@ def find_mapped(
     """
 
 def follow(
-    image: ImageView, head: int, link: int, mangled: bool, out: NDArray[np.uint64]
-) -> tuple[int, int]:
-    """Follow a singly linked free list.
+    image: ImageView,
+    heads: NDArray[np.uint64],
+    link: int,
+    mangled: bool,
+    out: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    stops: NDArray[np.uint8],
+) -> None:
+    """Follow singly linked free lists, all of them at a time.
 
     Parameters
     ----------
     image
         The memory.
-    head
-        The first node; 0 for an empty list.
+    heads
+        ``(k,)``: the first node of each; 0 for an empty list.
     link
         Offset of the link in a node.
     mangled
         Whether a link at address a is stored xor ``a >> 12`` (glibc ≥ 2.32).
     out
-        ``(n,)`` ``uint64``, filled with the nodes.
-
-    Returns
-    -------
-    count, stop
-        Nodes met, and one of the ``LIST_`` values.
+        ``(n,)``, filled with the nodes of all lists.
+    ends
+        ``(k,)``, filled: list i's nodes are ``out[ends[i - 1]:ends[i]]``.
+    stops
+        ``(k,)``, filled: one of the ``LIST_`` values.
     """

@@ -3,9 +3,10 @@
 # cython: overflowcheck=False, cdivision=True
 """The searches for an allocator's structures: self-linked words, mappings, free lists."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
-from ._heap cimport Cursor, align_up, at, load, reset
+from ._heap cimport Cursor, align_up, at, load, prefetch, reset
 from ._scan cimport ImageView
 
 # Why a free list ended.
@@ -15,6 +16,11 @@ LIST_BAD = 2
 LIST_FULL = 3
 
 cdef enum:
+    END = 0
+    LOOP = 1
+    BAD = 2
+    FULL = 3
+
     IS_MMAPPED = 2
     FLAG_BITS = 7
 
@@ -148,34 +154,94 @@ cdef uint64_t _aligned_chunk(
 
 
 def follow(
-    ImageView image not None, uint64_t head, uint64_t link, bint mangled, uint64_t[::1] out
+    ImageView image not None, const uint64_t[::1] heads, uint64_t link, bint mangled,
+    uint64_t[::1] out, int64_t[::1] ends, uint8_t[::1] stops,
 ):
-    cdef Cursor cursor
-    cdef uint64_t node = head, value, tortoise = 0
-    cdef Py_ssize_t count = 0, capacity = out.shape[0], lap = 1
-    cdef int word = image.word_size, stop = 0
-    cdef const uint8_t* data
-    reset(&cursor)
+    cdef Py_ssize_t lists = heads.shape[0], capacity = out.shape[0]
+    cdef uint64_t* met
+    cdef uint32_t* whose
+    cdef uint64_t[::1] nodes, marks
+    if ends.shape[0] != lists or stops.shape[0] != lists:
+        raise ValueError("arrays of one length are wanted")
+    if lists == 0:
+        return
+    if capacity == 0:
+        raise ValueError("there is no room for a node")
+    nodes, marks = heads.copy(), heads.copy()
+    # Nodes as they are met and whose they are, then the lists that go on.
+    met = <uint64_t*>malloc(
+        <size_t>capacity * (sizeof(uint64_t) + sizeof(uint32_t))
+        + <size_t>lists * sizeof(uint32_t))
+    if met == NULL:
+        raise MemoryError
+    whose = <uint32_t*>(met + capacity)
     with nogil:
-        while node != 0:
-            if node == tortoise:
-                stop = 1
-                break
-            if count == capacity:
-                stop = 3
-                break
-            data = at(image, &cursor, node + link, word) if node + link >= node else NULL
+        follow_together(
+            image, nodes, marks, link, mangled, met, whose, whose + capacity, out, ends, stops)
+    free(met)
+
+
+cdef void follow_together(
+    ImageView image, uint64_t[::1] nodes, uint64_t[::1] marks, uint64_t link, bint mangled,
+    uint64_t* met, uint32_t* whose, uint32_t* active,
+    uint64_t[::1] out, int64_t[::1] ends, uint8_t[::1] stops,
+) noexcept nogil:
+    # A list is a chain of cache misses. All lists go on by one node at a time, so that as many
+    # misses as there are lists overlap.
+    cdef Cursor cursor
+    cdef const uint8_t* data
+    cdef Py_ssize_t lists = nodes.shape[0], left = lists, kept, k, filled = 0, turn = 0, lap = 1
+    cdef uint64_t node, place
+    cdef uint32_t i
+    reset(&cursor)
+    for k in range(lists):
+        active[k] = <uint32_t>k
+        marks[k] = 0
+        ends[k] = 0
+    while left > 0:
+        kept = 0
+        turn += 1
+        for k in range(left):
+            i = active[k]
+            node = nodes[i]
+            stops[i] = END
+            if node == 0:
+                continue
+            if node == marks[i]:
+                stops[i] = LOOP
+                continue
+            if filled == out.shape[0]:
+                stops[i] = FULL
+                continue
+            place = node + link
+            data = at(image, &cursor, place, image.word_size) if place >= link else NULL
             if data == NULL:
-                stop = 2
-                break
-            out[count] = node
-            count += 1
-            if count == lap:
+                stops[i] = BAD
+                continue
+            met[filled] = node
+            whose[filled] = i
+            filled += 1
+            ends[i] += 1
+            if turn == lap:
                 # Brent: a loop meets the node that was marked last.
-                tortoise = node
-                lap *= 2
-            value = load(data, word, image.swapped)
+                marks[i] = node
+            node = load(data, image.word_size, image.swapped)
             if mangled:
-                value ^= (node + link) >> 12
-            node = value
-    return count, stop
+                node ^= place >> 12
+            nodes[i] = node
+            data = at(image, &cursor, node + link, 1)
+            if data != NULL:
+                prefetch(data)
+            active[kept] = i
+            kept += 1
+        left = kept
+        if turn == lap:
+            lap *= 2
+    # Now list by list.
+    for k in range(lists):
+        nodes[k] = <uint64_t>(ends[k - 1] if k > 0 else 0)
+        ends[k] += <int64_t>nodes[k]
+    for k in range(filled):
+        i = whose[k]
+        out[<Py_ssize_t>nodes[i]] = met[k]
+        nodes[i] += 1

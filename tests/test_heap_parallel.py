@@ -41,7 +41,7 @@ def walked(image: MemoryImage, built: Built, threads: int, part: int, *, top: bo
         table, walks = walking.walk_all(
             image, [Region(arena, BASE, BASE, limit, end, end)], threads
         )
-    address, usable = table.finish()
+    address, usable = table.finish(np.empty(0, np.uint64))
     return list(zip(address.tolist(), usable.tolist(), strict=True)), walks
 
 

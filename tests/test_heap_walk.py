@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmemleak_core import _heap, _heap_find
-from kmemleak_core._columns import merge, remove
+from kmemleak_core._columns import copy_without
 from kmemleak_core._heap import ChunkWalk
 from kmemleak_core._heap_find import find_linked, find_mapped, follow
+from kmemleak_core.heaps.glibc.chunks import ChunkTable
 from kmemleak_core.image import MemoryImage, Segment
 
 BASE = 0x5555_0000_0000
@@ -213,6 +214,12 @@ def test_words_of_any_kind_neither_crash_nor_hang_a_walk(values: list[int]) -> N
     assert BASE <= walk.resume(BASE) <= end
 
 
+def follow_one(image: MemoryImage, head: int, link: int, mangled: bool) -> tuple[list[int], int]:
+    out, ends, stops = np.zeros(500, np.uint64), np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    follow(image.engine, np.array([head], np.uint64), link, mangled, out, ends, stops)
+    return out[: ends[0]].tolist(), int(stops[0])
+
+
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.booleans())
 def test_a_free_list_is_followed_to_its_end_or_its_loop(nexts: list[int], mangled: bool) -> None:
     memory = np.zeros(64 * 32, np.uint64)
@@ -221,25 +228,57 @@ def test_a_free_list_is_followed_to_its_end_or_its_loop(nexts: list[int], mangle
         value = 0 if after >= len(nexts) else BASE + 32 * after
         memory[4 * node] = value ^ (address >> 12) if mangled else value
     image = MemoryImage([Segment(BASE, memory.view(np.uint8))])
-    out = np.zeros(500, np.uint64)
-    count, stop = follow(image.engine, BASE, 0, mangled, out)
+    nodes, stop = follow_one(image, BASE, 0, mangled)
     expected, node = [], 0
     while node < len(nexts) and node not in expected:
         expected.append(node)
         node = nexts[node]
     loops = node < len(nexts)
     assert stop == (_heap_find.LIST_LOOP if loops else _heap_find.LIST_END)
-    met = [(a - BASE) // 32 for a in out[:count].tolist()]
+    met = [(a - BASE) // 32 for a in nodes]
     assert met[: len(expected)] == expected
-    assert count <= 4 * len(nexts) + 4
+    assert len(met) <= 4 * len(nexts) + 4
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=20),
+    st.lists(st.integers(0, 25), max_size=8),
+    st.booleans(),
+)
+def test_many_free_lists_are_followed_as_each_would_be(
+    nexts: list[int], firsts: list[int], mangled: bool
+) -> None:
+    memory = np.zeros(4 * len(nexts), np.uint64)
+    for node, after in enumerate(nexts):
+        address = BASE + 32 * node
+        value = 0 if after >= len(nexts) else BASE + 32 * after
+        memory[4 * node] = value ^ (address >> 12) if mangled else value
+    image = MemoryImage([Segment(BASE, memory.view(np.uint8))])
+    heads = np.array([BASE + 32 * first for first in firsts], np.uint64)
+    out = np.zeros(1000, np.uint64)
+    ends, stops = np.zeros(heads.size, np.int64), np.zeros(heads.size, np.uint8)
+    follow(image.engine, heads, 0, mangled, out, ends, stops)
+    begins = [0, *ends.tolist()]
+    for i, head in enumerate(heads.tolist()):
+        nodes = out[begins[i] : begins[i + 1]].tolist()
+        assert (nodes, int(stops[i])) == follow_one(image, head, 0, mangled)
+
+
+def test_lists_that_hold_more_than_there_is_room_for_are_told() -> None:
+    memory = np.array([BASE + 32, 0, 0, 0, 0, 0, 0, 0], np.uint64)
+    image = MemoryImage([Segment(BASE, memory.view(np.uint8))])
+    heads = np.array([BASE, BASE, 0], np.uint64)
+    out, ends, stops = np.zeros(3, np.uint64), np.zeros(3, np.int64), np.zeros(3, np.uint8)
+    follow(image.engine, heads, 0, False, out, ends, stops)
+    assert ends.tolist() == [2, 3, 3]
+    assert stops.tolist() == [_heap_find.LIST_END, _heap_find.LIST_FULL, _heap_find.LIST_END]
 
 
 def test_a_free_list_that_leaves_the_image_is_told() -> None:
     memory = np.array([0x1234, 0], np.uint64)
     image = MemoryImage([Segment(BASE, memory.view(np.uint8))])
-    out = np.zeros(10, np.uint64)
-    assert follow(image.engine, BASE, 0, False, out) == (1, _heap_find.LIST_BAD)
-    assert follow(image.engine, (1 << 64) - 4, 8, False, out) == (0, _heap_find.LIST_BAD)
+    assert follow_one(image, BASE, 0, False) == ([BASE], _heap_find.LIST_BAD)
+    assert follow_one(image, (1 << 64) - 4, 8, False) == ([], _heap_find.LIST_BAD)
 
 
 def test_words_that_point_to_themselves_are_found() -> None:
@@ -293,34 +332,48 @@ def test_a_mapped_chunk_may_not_reach_beyond_its_memory() -> None:
 rows = st.lists(st.integers(1, 1 << 60), unique=True, max_size=60).map(sorted)
 
 
-@given(rows, rows)
-def test_merging_keeps_rows_sorted_and_together(old: list[int], new: list[int]) -> None:
+@given(rows, st.sets(st.integers(0, 59)))
+def test_rows_are_left_out_of_a_copy(values: list[int], gone: set[int]) -> None:
+    gone = {row for row in gone if row < len(values)}
+    out = np.zeros(len(values) - len(gone), np.uint64)
+    copy_without(np.array(values, np.uint64), np.array(sorted(gone), np.int64), out)
+    assert out.tolist() == [v for row, v in enumerate(values) if row not in gone]
+
+
+@given(rows, rows, rows, st.integers(1, 9), st.integers(1, 2))
+def test_a_table_is_all_that_was_put_in_but_what_is_left_out(
+    old: list[int], new: list[int], gone: list[int], block: int, threads: int
+) -> None:
     new = [a for a in new if a not in old]
-    address = np.zeros(200, np.uint64)
-    usable = np.zeros(200, np.uint64)
-    address[: len(old)], usable[: len(old)] = old, np.array(old, np.uint64) % np.uint64(97)
-    more = np.array(new, np.uint64)
-    count = merge(address, usable, len(old), more, more % np.uint64(97))
-    assert address[:count].tolist() == sorted(old + new)
-    assert np.array_equal(usable[:count], address[:count] % np.uint64(97))
-
-
-@given(rows, rows)
-def test_removing_drops_just_those_rows(old: list[int], gone: list[int]) -> None:
-    gone = sorted({*gone, *old[::3]})
-    address = np.array([*old, 0], np.uint64)
-    usable = address % np.uint64(97)
-    count = remove(address, usable, len(old), np.array(gone, np.uint64))
-    assert address[:count].tolist() == [a for a in old if a not in gone]
-    assert np.array_equal(usable[:count], address[:count] % np.uint64(97))
+    gone = sorted({*gone, *old[::3], *new[::2]})
+    table, more = ChunkTable(block), ChunkTable(block)
+    half = len(old) // 2
+    for address in old[:half]:
+        table.append(address, address % 97 + 1)
+    for address in old[half // 2 :]:
+        more.append(address, address % 97 + 1)
+    table.extend(more, half - half // 2)
+    merged = np.array(new, np.uint64)
+    table.merge(merged, merged % np.uint64(97) + np.uint64(1))
+    both = sorted(old + new)
+    assert len(table) == len(both)
+    asked = np.array([*both[::2], *gone, 5], np.uint64)
+    told = {a: a % 97 + 1 for a in both}
+    assert table.find(asked).tolist() == [told.get(a, 0) for a in asked.tolist()]
+    assert table.with_usable(7, 1000) == [a for a in both if a % 97 == 6]
+    address, usable = table.finish(np.array(gone[::-1], np.uint64), threads)
+    assert address.tolist() == [a for a in both if a not in gone]
+    assert usable.tolist() == [a % 97 + 1 for a in both if a not in gone]
 
 
 def test_wrong_arrays_are_refused() -> None:
     one = np.zeros(1, np.uint64)
     with pytest.raises(ValueError, match="fit"):
-        merge(one, one.copy(), 1, one.copy(), one.copy())
-    with pytest.raises(ValueError, match="count"):
-        remove(one, one.copy(), 2, one.copy())
+        copy_without(one, np.zeros(1, np.int64), one.copy())
+    with pytest.raises(ValueError, match="rows"):
+        copy_without(one, np.ones(1, np.int64), one[:0])
+    with pytest.raises(ValueError, match="rows"):
+        copy_without(np.zeros(3, np.uint64), np.array([1, 1], np.int64), one)
     region = build([(4, False)])
     with pytest.raises(ValueError, match="alignment"):
         ChunkWalk(region.image.engine, BASE, BASE + 64, 0, 12)

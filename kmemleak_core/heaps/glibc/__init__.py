@@ -18,7 +18,6 @@ from ...objects import ObjectFlags, ObjectTable
 from .. import Check, Exclusion, Heap
 from ..foreign import name_foreign_allocator
 from .arenas import Arena, MallocParameters, find_arenas
-from .chunks import ChunkTable
 from .layouts import Layout
 from .mmapped import Mapped, find_mapped_chunks
 from .regions import Region, anonymous_ranges, find_scattered, plan_main, plan_secondary
@@ -71,14 +70,17 @@ class GlibcHeap:
         mapped = find_mapped_chunks(image, layout, outside, page)
         table.merge(mapped.address, mapped.usable)
         lists = find_free_lists(dump, arenas, layout, table)
-        structures = [(a, a + _usable(table, a)) for a in lists.structures]
-        table.remove(np.concatenate([lists.tcached, lists.fastbinned, _column(lists.structures)]))
+        own = np.array(lists.structures, np.uint64)
+        ends = own + table.find(own)
+        structures = list(zip(own.tolist(), ends.tolist(), strict=True))
+        gone = np.concatenate([lists.tcached, lists.fastbinned, own])
+        address, usable = table.finish(gone, threads)
         free_ranges = _without(outside, mapped)
         stacks = find_stacks(dump, free_ranges)
 
         heap = Heap(
             allocator=f"glibc {_versions(layout, lists)}",
-            objects=_objects(table, mapped),
+            objects=_objects(address, usable, mapped),
             excluded=_excluded(arenas, regions, walks, mapped, structures, stacks),
             stacks=stacks.live + stacks.ended,
             checks=_checks(arenas, regions, walks, mapped, parameters),
@@ -86,7 +88,7 @@ class GlibcHeap:
                 "arenas": len(arenas),
                 "heaps": len(regions),
                 "chunks": sum(w.chunks for w in walks) + int(mapped.base.size),
-                "allocated": table.count,
+                "allocated": int(address.size),
                 "free_chunks": sum(w.free_chunks for w in walks),
                 "tcache_chunks": int(lists.tcached.size),
                 "fastbin_chunks": int(lists.fastbinned.size),
@@ -113,21 +115,13 @@ def _versions(layout: Layout, lists: FreeLists) -> str:
     return lists.versions if lists.versions and layout.fastbin_count else layout.versions
 
 
-def _column(values: list[int]) -> NDArray[np.uint64]:
-    return np.array(values, dtype=np.uint64)
-
-
 def _total(ranges: list[tuple[int, int]]) -> int:
     return sum(high - low for low, high in ranges)
 
 
-def _usable(table: ChunkTable, address: int) -> int:
-    row = int(table.find(_column([address]))[0])
-    return int(table.usable[row]) if row >= 0 else 0
-
-
-def _objects(table: ChunkTable, mapped: Mapped) -> ObjectTable:
-    address, usable = table.finish()
+def _objects(
+    address: NDArray[np.uint64], usable: NDArray[np.uint64], mapped: Mapped
+) -> ObjectTable:
     flags = np.zeros(address.size, dtype=np.uint8)
     # A mapped chunk ends where the next mapping begins: often a thread's stack, to which the
     # thread's own records point.

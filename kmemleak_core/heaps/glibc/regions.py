@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from heapq import merge
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..._heap import STOP_FENCE, STOP_TOP, ChunkWalk
+from ..._heap import STOP_FENCE, STOP_FULL, STOP_TOP, ChunkWalk
 from ...image import MemoryImage
 from .arenas import HEAP_ALIGNMENT, Arena, MallocParameters, find_parameters, heap_of, word_at
-from .chunks import ChunkTable
 from .layouts import Layout
 
 FLAG_BITS = 7
@@ -132,7 +132,7 @@ def find_scattered(
     ``system_mem``.
     """
     layout = arena.layout
-    scratch = ChunkTable()
+    scratch = np.empty(1 << 16, np.uint64), np.empty(1 << 16, np.uint64)
     regions: list[Region] = []
     total = 0
     blocked = sorted((r.begin, r.dead) for r in taken)
@@ -178,14 +178,21 @@ def _starts(image: MemoryImage, layout: Layout, low: int, high: int, page: int) 
 
 
 def _probe(
-    image: MemoryImage, arena: Arena, start: int, high: int, page: int, scratch: ChunkTable
+    image: MemoryImage,
+    arena: Arena,
+    start: int,
+    high: int,
+    page: int,
+    scratch: tuple[NDArray[np.uint64], NDArray[np.uint64]],
 ) -> Region | None:
     layout = arena.layout
     first = layout.aligned_chunk(start)
     limit = arena.top if start <= arena.top < high else high
     walk = ChunkWalk(image.engine, first, limit, arena.top, layout.align)
-    scratch.count = 0
-    scratch.run(walk)
+    while True:
+        walk.run(*scratch, 0)
+        if walk.stop != STOP_FULL:
+            break
     if walk.stop == STOP_TOP:
         head = word_at(image, arena.top + layout.word) or 0
         end = min(arena.top + (head & ~FLAG_BITS), high)

@@ -16,7 +16,7 @@ from ...dump import Dump
 from ...errors import FaultError
 from ...image import MemoryImage
 from .arenas import Arena, word_at
-from .chunks import ChunkTable
+from .chunks import ChunkTable, sorted_once
 from .layouts import TCACHE_LAYOUTS, Layout, TcacheLayout
 
 #: Bytes of static TLS that are searched for the pointer to the tcache, nearest part first.
@@ -70,7 +70,7 @@ class _Lists:
 
     def all(self) -> NDArray[np.uint64]:
         """Return every node once, sorted."""
-        return np.unique(np.concatenate(self.nodes)) if self.nodes else np.empty(0, np.uint64)
+        return sorted_once(*self.nodes)
 
 
 class _Reader:
@@ -80,30 +80,44 @@ class _Reader:
         self.image = image
         self.layout = layout
         self.table = table
-        self.buffer = np.empty(1024, np.uint64)
+        # Sound lists hold no more nodes than there are chunks.
+        self.buffer = np.empty(len(table) + 1, np.uint64)
 
     def follow(
-        self, head: int, offset: int, mangled: bool, bin_index: int | None, into: _Lists
+        self,
+        heads: NDArray[np.uint64],
+        offset: int,
+        mangled: bool,
+        bins: NDArray[np.int64] | None,
+        into: _Lists,
     ) -> None:
-        """Follow one list whose nodes lie `offset` bytes before the program's address."""
-        while True:
-            count, stop = follow(self.image.engine, head, offset, mangled, self.buffer)
-            if count < self.buffer.size or self.buffer.size > self.table.count:
-                break
-            self.buffer = np.empty(4 * self.buffer.size, np.uint64)
-        nodes = self.buffer[:count] + np.uint64(offset)
-        rows = self.table.find(nodes)
-        sound = rows >= 0
-        if bin_index is not None and bin_index < MIXED_BIN:
+        """Follow lists whose nodes lie `offset` bytes before the program's address.
+
+        Where `bins` are given, list i must hold chunks of the size class ``bins[i]``.
+        """
+        ends, stops = np.empty(heads.size, np.int64), np.empty(heads.size, np.uint8)
+        follow(self.image.engine, heads, offset, mangled, self.buffer, ends, stops)
+        begins = np.concatenate(([0], ends[:-1]))
+        nodes = self.buffer[: ends[-1] if ends.size else 0] + np.uint64(offset)
+        usable = self.table.find(nodes)
+        sound = usable > 0
+        if bins is not None:
             layout = self.layout
-            size = self.table.usable[rows].astype(np.int64) + layout.word
-            sound &= (size - layout.minimum + layout.align - 1) // layout.align == bin_index
+            size = usable.astype(np.int64) + layout.word
+            index = (size - layout.minimum + layout.align - 1) // layout.align
+            wanted = np.repeat(bins, ends - begins)
+            sound &= (index == wanted) | (wanted >= MIXED_BIN)
         # Behind the first node that is no chunk nothing can be trusted.
-        good = int(np.argmin(sound)) if not sound.all() else count
-        if good:
-            into.nodes.append(nodes[:good].copy())
-        if good < count or stop != LIST_END:
-            into.damaged.append(head)
+        good = ends.copy()
+        wrong = np.flatnonzero(~sound)
+        if wrong.size:
+            first = np.append(wrong, nodes.size)[np.searchsorted(wrong, begins)]
+            good = np.minimum(ends, first)
+            kept = np.arange(nodes.size) < np.repeat(good, ends - begins)
+            nodes = nodes[kept]
+        if nodes.size:
+            into.nodes.append(nodes)
+        into.damaged += heads[(good < ends) | (stops != LIST_END)].tolist()
 
     def tcache(self, address: int, layout: TcacheLayout, mangled: bool, into: _Lists) -> None:
         """Follow all lists of one tcache."""
@@ -121,8 +135,8 @@ class _Reader:
                 into.damaged.append(address)  # nothing there, and no room either
         else:
             into.damaged += [address] * int(np.count_nonzero((counts == 0) != (entries == 0)))
-        for i in np.flatnonzero(entries).tolist():
-            self.follow(int(entries[i]), 0, mangled, i, into)
+        used = np.flatnonzero(entries)
+        self.follow(entries[used].astype(np.uint64), 0, mangled, used, into)
 
 
 def find_free_lists(
@@ -143,9 +157,9 @@ def find_free_lists(
     """
     reader = _Reader(dump.image, layout, table)
     fastbins = {True: _Lists(), False: _Lists()}
+    heads = np.array(_fastbin_heads(dump.image, arenas, layout), np.uint64)
     for mangled, lists in fastbins.items():
-        for head in _fastbin_heads(dump.image, arenas, layout):
-            reader.follow(head, layout.header, mangled, None, lists)
+        reader.follow(heads, layout.header, mangled, None, lists)
     candidates = _candidates(dump, layout, table)
     parsed: dict[tuple[int, bool], _Lists] = {}
     best = None
@@ -181,7 +195,7 @@ def find_free_lists(
         found.versions = found.versions or family.versions
         tcached.append(lists.all())
     if tcached:
-        found.tcached = np.unique(np.concatenate(tcached))
+        found.tcached = sorted_once(*tcached)
     return found
 
 
@@ -234,12 +248,10 @@ def _candidates(
     if threads:
         return []
     # No thread pointers: every chunk of the right size is looked at by itself.
-    sizes = table.usable[: table.count]
     members: dict[TcacheLayout, list[int]] = {}
     reader = _Reader(dump.image, layout, table)
     for usable, family in families.items():
-        rows = np.flatnonzero(sizes == np.uint64(usable))[:10_000]
-        for address in table.address[rows].tolist():
+        for address in table.with_usable(usable, 10_000):
             for mangled in (True, False):
                 lists = _Lists()
                 reader.tcache(address, family, mangled, lists)
@@ -266,8 +278,8 @@ def _tls_chunks(
     if count <= 0:
         return []
     values = image.words(low, count).astype(np.uint64)
-    rows = table.find(values)
+    usable = table.find(values)
     return [
-        (low + i * image.word_size - tls_base, int(values[i]), int(table.usable[rows[i]]))
-        for i in np.flatnonzero(rows >= 0).tolist()
+        (low + i * image.word_size - tls_base, int(values[i]), int(usable[i]))
+        for i in np.flatnonzero(usable).tolist()
     ]

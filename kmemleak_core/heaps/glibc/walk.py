@@ -29,7 +29,7 @@ MAX_FOREIGN = 64
 #: Bytes of a part of a region that is walked by itself.
 PART = 32 << 20
 
-#: A first guess at the bytes per chunk, so that the arrays rarely have to grow.
+#: A guess at the bytes per chunk in use: room for the rows of a part.
 BYTES_PER_CHUNK = 256
 
 
@@ -100,8 +100,7 @@ def walk_all(
         for (i, _), part in zip(places, workers.run(threads, tasks), strict=True):
             if part is not None:
                 ahead[i].append(part)
-    spanned = min(sum(r.end - r.begin for r in regions), image.nbytes)
-    table = ChunkTable(spanned // BYTES_PER_CHUNK + 1024)
+    table = ChunkTable()
     walks = []
     for region, parts in zip(regions, ahead, strict=True):
         walked = Walked()
@@ -199,7 +198,7 @@ def _go_on(
         if skipped.stop != STOP_UNTIL or skipped.position != chase.position:
             continue
         chase.join(part.chase, skipped)
-        table.extend(part.table, scratch.count)
+        table.extend(part.table, len(scratch))
         if chase.stop != STOP_UNTIL:
             return
 
