@@ -17,6 +17,10 @@ from .image import ByteOrder, MemoryImage, Segment
 #: Ranges that lie closer together than this are read in one go, the gap included.
 _NEAR = 512
 _PAGE = 4096
+#: Only an object of an absurd size makes a longer span: the rest of it is taken as missing, ...
+_LONGEST_SPAN = 64 << 20
+#: ... as is what follows so many faults in a row, more than a piece of usual length can have.
+_MOST_FAULTS = 257
 
 
 class LiveMemory(Protocol):
@@ -88,20 +92,24 @@ class _CopiedMemory:
         return MemoryImage(segments, word_size=self.word_size, byteorder=self.byteorder)
 
     def _read_span(self, low: int, high: int) -> list[Segment]:
+        high = min(high, low + _LONGEST_SPAN)
         copy = np.empty(high - low, dtype=np.uint8)
         found = []
         begin = at = low
-        while at < high:
+        faults = 0
+        while at < high and faults < _MOST_FAULTS:
             got = self.read_into(at, copy[at - low :])
             if got > 0:
                 at += got
+                faults = 0
                 continue
+            faults += 1
             if at > begin:
                 found.append(Segment(begin, copy[begin - low : at - low]))
             # A fault: what can be read again begins at a page.
             begin = at = (at // _PAGE + 1) * _PAGE
-        if begin < high:
-            found.append(Segment(begin, copy[begin - low :]))
+        if begin < at <= high:
+            found.append(Segment(begin, copy[begin - low : at - low]))
         return found
 
 

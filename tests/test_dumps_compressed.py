@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import shutil
+import struct
+import subprocess
 import tempfile
 from collections import namedtuple
 from pathlib import Path
@@ -12,14 +15,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kmemleak_core import DumpError
 from kmemleak_core.dumps import compressed, open_dump
+from kmemleak_core.dumps.packed import joined, packing
 
 from .builders.elf import CoreBuilder
 from .builders.packed import MAGIC, MANY, SINGLE
 
 PACK = SINGLE | MANY
+QUIET = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+RAW = np.random.default_rng(2).integers(0, 4, 40_000, dtype=np.uint8).tobytes() + bytes(9000)
+SMALL = {kind: pack(RAW) for kind, pack in SINGLE.items()} | {
+    kind: pack(RAW, 7000) for kind, pack in MANY.items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +147,153 @@ def test_a_bomb_of_zeros_is_refused(tmp_path, monkeypatch):
 def test_what_is_compressed_but_no_core_is_named(tmp_path):
     with pytest.raises(DumpError, match="a text file"):
         open_dump(write(tmp_path, gzip.compress(b"hello, world\n" * 100)))
+
+
+def unpacked(path: Path) -> bytes:
+    return compressed.open_source(path).data.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("kind", PACK)
+def test_the_content_does_not_depend_on_the_threads(tmp_path, core, monkeypatch, kind, threads):
+    monkeypatch.setattr(compressed, "_threads", lambda: threads)
+    assert unpacked(write(tmp_path, PACK[kind](core))) == core
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_units_cover_the_stream_and_tell_what_they_unpack_to_at_most(core, kind):
+    data = memoryview(PACK[kind](core))
+    format = packing(bytes(data[:64]))
+    assert format is not None
+    units = list(joined(format.units(data)))
+    assert (len(units) > 2) == (kind in MANY)
+    content = b""
+    for unit in units:
+        piece = b"".join(format.unpack(data, unit))
+        assert unit.most is None or len(piece) <= unit.most
+        content += piece
+    assert content == core
+
+
+@pytest.mark.parametrize("limit", [1, 100_000])
+@pytest.mark.parametrize("kind", MANY)
+def test_units_beyond_the_bounds_are_unpacked_in_order(tmp_path, core, monkeypatch, kind, limit):
+    monkeypatch.setattr(compressed, "_LARGE", limit)
+    monkeypatch.setattr(compressed, "_UNPACKING", limit)
+    monkeypatch.setattr(compressed, "_WRITING", limit)
+    assert unpacked(write(tmp_path, PACK[kind](core))) == core
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=3000), st.integers(1, 800), st.sampled_from(sorted(MANY)))
+def test_any_content_in_units_of_any_size(content, size, kind):
+    raw = content * 7
+    if not raw:
+        return
+    data = memoryview(MANY[kind](raw, size))
+    format = packing(bytes(data[:64]))
+    assert format is not None
+    units = list(joined(format.units(data)))
+    assert b"".join(p for unit in units for p in format.unpack(data, unit)) == raw
+
+
+@pytest.mark.parametrize("kind", ["zstd-checked-frames", "bgzf", "xz-blocks"])
+def test_before_a_damaged_unit_nothing_is_lost(tmp_path, core, kind):
+    packed = bytearray(MANY[kind](core))
+    at = len(packed) * 2 // 3
+    packed[at : at + 4096] = b"\xa5" * 4096
+    path = write(tmp_path, bytes(packed))
+    source = compressed.open_source(path)
+    # Two thirds of what is packed is more of what is unpacked: zeros come last.
+    kept = 2_000_000
+    assert source.data[:kept].tobytes() == core[:kept]
+    assert source.data.size < len(core)
+    assert [note.code for note in source.coverage] == ["dump.truncated"]
+
+
+@pytest.mark.parametrize("kind", PACK)
+@QUIET
+@given(where=st.floats(0, 1), change=st.binary(min_size=1, max_size=40))
+def test_whatever_is_damaged_the_end_is_clear(tmp_path, kind, where, change):
+    packed = bytearray(SMALL[kind])
+    at = int(where * len(packed))
+    packed[at : at + len(change)] = change
+    path = write(tmp_path, bytes(packed))
+    with contextlib.suppress(DumpError):
+        assert compressed.open_source(path).data.size <= 4 * len(RAW)
+
+
+@pytest.mark.parametrize("kind", PACK)
+@QUIET
+@given(where=st.floats(0, 1))
+def test_cut_anywhere_a_stream_gives_the_start_of_its_content(tmp_path, kind, where):
+    packed = SMALL[kind][: int(where * len(SMALL[kind]))]
+    try:
+        source = compressed.open_source(write(tmp_path, packed))
+    except DumpError:
+        return
+    # Of a few bytes nobody can tell what they are.
+    content = source.data.tobytes()
+    assert RAW.startswith(content) or content == packed
+
+
+def test_a_member_that_lies_about_its_size_is_damaged(tmp_path, core):
+    packed = bytearray(MANY["bgzf"](core))
+    packed[2_000_000:] = packed[2_000_000:].replace(struct.pack("<I", 65280), bytes(4))
+    source = compressed.open_source(write(tmp_path, bytes(packed)))
+    assert [note.code for note in source.coverage] == ["dump.truncated"]
+    assert 0 < source.data.size < len(core)
+    assert core.startswith(source.data[:1_900_000].tobytes())
+
+
+def test_nothing_is_left_in_the_temporary_folder_after_an_error(tmp_path, core, monkeypatch):
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    state = namedtuple("state", "f_bavail f_frsize")
+    monkeypatch.setattr(compressed.os, "fstatvfs", lambda _: state(100, 4096))
+    for kind, pack in PACK.items():
+        with pytest.raises(DumpError, match="does not fit"):
+            open_dump(write(tmp_path, pack(core)))
+        assert list(folder.iterdir()) == [], kind
+
+
+def test_a_disk_that_fills_up_all_the_same_is_told(tmp_path, core, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compressed, "write_sparse", full)
+    for pack in PACK.values():
+        with pytest.raises(DumpError, match="No space left") as error:
+            open_dump(write(tmp_path, pack(core)))
+        assert "TMPDIR" in error.value.hint
+
+
+TOOLS = {
+    "zstd --single-thread -B1MiB": "zst",
+    "zstd -T2 --ultra -20": "zst",
+    "pzstd -p 2": "zst",
+    "xz -T2 --block-size=1MiB -0": "xz",
+    "xz -0": "xz",
+    "gzip": "gz",
+    "pigz -b 128": "gz",
+    "pigz -i": "gz",
+    "bgzip": "gz",
+    "lz4": "lz4",
+    "lz4 -BD --no-frame-crc": "lz4",
+    "lz4 -B4 -BX": "lz4",
+}
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_what_the_tools_write_is_read(tmp_path, core, command):
+    tool = shutil.which(command.split()[0])
+    if tool is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    plain = tmp_path / "core"
+    plain.write_bytes(core)
+    path = tmp_path / f"core.{TOOLS[command]}"
+    with plain.open("rb") as given, path.open("wb") as packed:
+        options = [*command.split()[1:], "-c"]
+        subprocess.run([tool, *options], stdin=given, stdout=packed, check=True)
+    assert unpacked(path) == core

@@ -234,3 +234,33 @@ def test_the_kernel_s_tables_are_read(shared_data):
     table = read_objects(folder / "objects.csv.gz", folder / "scan_areas.csv")
     assert len(table) + sum(n.code == "objects.overlap" for n in table.anomalies) == 45196
     assert len(read_roots(folder / "roots.csv").ranges) == 185
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["<u8", "<i8", ">u8", "<u4", "<i4"])
+def test_columns_of_an_npz_of_any_integer_type_are_the_numbers_in_it(tmp_path, save, dtype):
+    address = np.arange(1, 5000, dtype=dtype) * 16
+    path = tmp_path / "objects.npz"
+    save(path, address=address, size=np.full(address.size, 16, dtype=dtype))
+    objects = read_objects(path)
+    assert objects.address.dtype == np.uint64
+    assert np.array_equal(objects.address, address)
+    assert np.array_equal(objects.size, np.full(address.size, 16))
+    assert (objects.min_count == 1).all()
+    assert not objects.flags.any()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_negative_number_in_an_npz_is_a_malformed_row(tmp_path, save):
+    path = tmp_path / "objects.npz"
+    save(path, address=np.array([16, -32, 48], dtype=np.int64), size=np.array([8, 8, 8]))
+    objects = read_objects(path)
+    assert objects.address.tolist() == [16, 48]
+    assert [note.count for note in objects.anomalies if note.code == "table.malformed"] == [1]
+
+
+def test_an_object_up_to_the_end_of_the_address_space_is_left_out(tmp_path):
+    path = tmp_path / "objects.npz"
+    last = (1 << 64) - 17
+    np.savez(path, address=np.array([16, last], dtype=np.uint64), size=np.array([8, 16]))
+    assert read_objects(path).address.tolist() == [16]

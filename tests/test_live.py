@@ -415,3 +415,23 @@ def test_checksums_are_right_wherever_an_object_lies():
         assert detector.find(address).checksum == expected
     for address in missing:
         assert detector.find(address).checksum == 0
+
+
+def test_a_span_of_an_absurd_size_ends_after_as_many_faults_as_a_piece_can_have():
+    asked = []
+
+    def read(address, size):
+        asked.append(address)
+        raise FaultError(address)
+
+    image = window(km.CallbackMemory(read), (0x1000, 1 << 60))
+    assert image.nbytes == 0
+    assert len(asked) <= 1 + (1 << 20) // 4096
+
+
+def test_a_span_of_an_absurd_size_is_copied_in_bounded_memory():
+    def read(address, size):
+        return bytes(min(size, 1 << 20))
+
+    image = window(km.CallbackMemory(read), (0x1000, 1 << 60))
+    assert image.nbytes == 64 << 20

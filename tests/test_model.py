@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -250,3 +252,32 @@ class TestAddressIndex:
         nothing = np.empty(0, dtype=np.uint64)
         found = AddressIndex(nothing, nothing).lookup(np.array([0, 1, 1 << 63], dtype=np.uint64))
         assert found.tolist() == [NO_TARGET] * 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12)), min_size=1, max_size=40),
+    st.integers(1, 9),
+)
+def test_tables_are_checked_alike_in_blocks_of_any_size(rows, block):
+    """Whether two rows overlap does not depend on where the blocks meet."""
+    rows = list(dict(rows).items())
+    address, size = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
+    covered = sorted((a, a + max(1, s)) for a, s in rows)
+    overlap = any(e > b for (_, e), (b, _) in itertools.pairwise(covered))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kmemleak_core.objects._ROWS", block)
+        if overlap:
+            with pytest.raises(km.OverlapError):
+                km.ObjectTable.from_arrays(address, size)
+            return
+        table = km.ObjectTable.from_arrays(address, size)
+    assert table.address.tolist() == sorted(address.tolist())
+    assert dict(zip(table.address.tolist(), table.size.tolist(), strict=True)) == dict(rows)
+
+
+def test_columns_that_are_right_as_they_are_are_not_copied():
+    address = np.arange(1, 1000, dtype=np.uint64) * np.uint64(64)
+    size = np.full(address.size, 64, dtype=np.uint64)
+    table = km.ObjectTable.from_arrays(address, size)
+    assert np.shares_memory(table.address, address)
+    assert np.shares_memory(table.size, size)
