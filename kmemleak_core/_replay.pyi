@@ -88,14 +88,12 @@ class Outcome:
 
     Attributes
     ----------
-    birth, address, size : ndarray, or None
-        Of each live object, in order of birth: event that allocated it, where it is. None from
-        `replay_granules`: they are those of `live_set`.
+    live : tuple of ndarrays, or None
+        Of each live object, in order of birth: the event that allocated it, its address and its
+        size. None from `replay_granules`: they are those of `live_set`.
     """
 
-    birth: NDArray[np.int64] | None
-    address: NDArray[np.uint64] | None
-    size: NDArray[np.uint64] | None
+    live: tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]] | None
 
     def __init__(self, events: int, samples: int, most: int) -> None: ...
     @property

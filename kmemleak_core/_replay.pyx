@@ -90,8 +90,8 @@ cdef struct Granules:
     # The addresses of a log as slots: small numbers, 0 for the null pointer. A region of
     # 2**REGION_BITS granules gets slots when it is first met, so that a sparse span costs nothing.
     uint64_t base
-    uint64_t span
     int shift
+    uint64_t last
     uint64_t regions
     uint32_t* top
     uint32_t used
@@ -169,8 +169,8 @@ cdef bint open_granules(Granules* map, Survey* seen, uint64_t room) noexcept nog
     map.full = False
     map.shift = replay_low_bit(seen.bits | 1 << 12)
     map.base = seen.low
-    map.span = seen.high - seen.low
-    map.regions = (map.span >> (map.shift + REGION_BITS)) + 1
+    map.last = (seen.high - seen.low) >> map.shift
+    map.regions = (map.last >> REGION_BITS) + 1
     map.top = NULL
     if map.regions > (<uint64_t>1 << SPAN_BITS):
         return False
@@ -193,7 +193,8 @@ cdef inline uint64_t slots_of(Granules* map) noexcept nogil:
 cdef inline uint64_t granule_of(Granules* map, uint64_t address) noexcept nogil:
     """Return the number of a granule; one behind all for an address that has none."""
     # Rotated, what is not aligned becomes huge, as what is out of bounds is.
-    return min(replay_rotate(address - map.base, map.shift), map.regions << REGION_BITS)
+    cdef uint64_t granule = replay_rotate(address - map.base, map.shift)
+    return granule if granule <= map.last else map.regions << REGION_BITS
 
 
 cdef inline uint32_t slot_of(Granules* map, uint64_t address) noexcept nogil:
@@ -456,9 +457,7 @@ def replay_places(const uint8_t[::1] kind not None, const uint64_t[::1] address 
     finally:
         close_places(&starts)
     rows = live[np.argsort(birth[live], kind="stable")]
-    out.birth = birth[rows].astype(np.int64)
-    out.address = np.asarray(places)[rows]
-    out.size = length[rows]
+    out.live = birth[rows].astype(np.int64), np.asarray(places)[rows], length[rows]
     return out
 
 
@@ -535,7 +534,7 @@ cdef inline void vanish(Places* starts, uint64_t[::1] length, Tally* tally,
 
 
 cdef inline int64_t holder(Places* starts, uint64_t[::1] length, const uint64_t[::1] places,
-                            uint64_t place, uint64_t address) noexcept nogil:
+                           uint64_t place, uint64_t address) noexcept nogil:
     """Return the place of the object that holds an address, or −1."""
     cdef int64_t at = before(starts, place)
     if at >= 0 and address - places[at] < max(length[at], <uint64_t>1):
@@ -661,9 +660,7 @@ cdef class Outcome:
     cdef uint64_t[::1] sample_bytes
     cdef uint32_t[::1] events
     cdef uint32_t[::1] others
-    cdef public object birth
-    cdef public object address
-    cdef public object size
+    cdef readonly object live
 
     def __init__(self, Py_ssize_t events, Py_ssize_t samples, Py_ssize_t most):
         if events > MOST_EVENTS:
@@ -682,7 +679,7 @@ cdef class Outcome:
         self.tally.most = most
         self.tally.event = &self.events[0]
         self.tally.other = &self.others[0]
-        self.birth = self.address = self.size = None
+        self.live = None
 
     @property
     def count(self):

@@ -338,8 +338,8 @@ def replay(
     live = None if found is None else _replay.live_set(log.kind, log.address)
     if found is None or live is None:
         found = _replay_places(log, samples, max_anomalies)
-        assert found.birth is not None and found.address is not None and found.size is not None
-        birth, address, size = found.birth, found.address, found.size
+        assert found.live is not None
+        birth, address, size = found.live
     else:
         birth = live.astype(np.int64)
         address, size = log.address[birth], log.size[birth]
