@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from array import array
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..dumps.source import Source
 from ..dumps.tables import lines_of
@@ -56,7 +58,7 @@ class MtraceFormat:
             callers.append(match[1] or "")
         names: list[str] = []
         trace = numbered(callers, names)
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "kind": np.array(kinds, dtype=np.uint8),
             "address": np.array(addresses, dtype=np.uint64),
             "size": np.array(sizes, dtype=np.uint64),
