@@ -88,7 +88,8 @@ cdef uint64_t LARGE = 0xFFFFFFFE
 
 cdef struct Granules:
     # The addresses of a log as slots: small numbers, 0 for the null pointer. A region of
-    # 2**REGION_BITS granules gets slots when it is first met, so that a sparse span costs nothing.
+    # 2**REGION_BITS granules gets slots when it is first met, so that a sparse span costs nothing;
+    # `top` tells how far its slots are from its granules, plus one.
     uint64_t base
     int shift
     uint64_t last
@@ -200,14 +201,25 @@ cdef inline uint64_t granule_of(Granules* map, uint64_t address) noexcept nogil:
 cdef inline uint32_t slot_of(Granules* map, uint64_t address) noexcept nogil:
     """Return the slot of an address; a region gets its slots here."""
     cdef uint64_t granule = granule_of(map, address)
-    cdef uint64_t region = granule >> REGION_BITS
-    if replay_unlikely(map.top[region] == 0) and address:
-        if region == map.regions or map.used == map.room:
-            map.full = True
+    cdef uint32_t shift = map.top[granule >> REGION_BITS]
+    if replay_unlikely(shift == 0):
+        shift = number_region(map, granule >> REGION_BITS, address)
+        if shift == 0:
             return 0
-        map.used += 1
-        map.top[region] = map.used
-    return map.top[region] << REGION_BITS | <uint32_t>(granule & (REGION - 1))
+    return <uint32_t>granule + shift - 1
+
+
+cdef uint32_t number_region(Granules* map, uint64_t region, uint64_t address) noexcept nogil:
+    """Give a region its slots; 0 for the null pointer, and where there is no room."""
+    if address == 0:
+        return 0
+    if region == map.regions or map.used == map.room:
+        map.full = True
+        return 0
+    map.used += 1
+    # One more: 0 is a region that has none yet.
+    map.top[region] = ((map.used - <uint32_t>region) << REGION_BITS) + 1
+    return map.top[region]
 
 
 def live_set(const uint8_t[::1] kind not None, const uint64_t[::1] address not None):
@@ -258,7 +270,7 @@ cdef Py_ssize_t collect(Granules* given, uint64_t* bits, const uint8_t[::1] kind
     cdef Py_ssize_t i, begin, limit = kind.shape[0]
     cdef uint32_t* next = &found[limit]
     cdef uint32_t slot
-    cdef uint64_t word, old
+    cdef uint64_t old
     # Nothing is ever found at the null pointer.
     bits[0] = 1
     while limit > 0:
@@ -272,11 +284,10 @@ cdef Py_ssize_t collect(Granules* given, uint64_t* bits, const uint8_t[::1] kind
         for i in range(limit - 1, begin - 1, -1):
             slot = slots[i - begin]
             old = bits[slot >> 6]
-            word = <uint64_t>1 << (slot & 63)
-            bits[slot >> 6] = old | word
-            # Always written, seldom kept: no branch to guess.
+            bits[slot >> 6] = old | <uint64_t>1 << (slot & 63)
+            # Always written, seldom kept: no branch to guess. Here ALLOC is 0 and FREE is 1.
             next[0] = <uint32_t>i
-            next -= (kind[i] == E_ALLOC) & ((old & word) == 0)
+            next -= ~(old >> (slot & 63) | kind[i]) & 1
         limit = begin
     return next - &found[0] + 1
 
