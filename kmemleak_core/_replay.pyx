@@ -71,6 +71,7 @@ cdef enum:
     SPAN_BITS = 26
     # Events whose table lines are fetched ahead.
     BATCH = 256
+    AHEAD = 16
     # The granules of objects are claimed word by word: so many words an event are still fast.
     WORDS = 32
     # A table may take so many bytes at once, and so many more for each event.
@@ -487,6 +488,12 @@ cdef void walk_places(Places* starts, uint32_t[::1] birth, uint64_t[::1] length,
         for i in range(begin, end):
             a = address[i]
             p = place[i]
+            if i + AHEAD < place.shape[0]:
+                at = place[i + AHEAD]
+                replay_prefetch(&birth[at])
+                replay_prefetch(&length[at])
+                replay_prefetch(&ended[at])
+                replay_prefetch(&places[at])
             if kind[i] == E_FREE_PART:
                 part += 1
             if a == 0:

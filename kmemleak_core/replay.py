@@ -362,14 +362,16 @@ def _replay_places(log: EventLog, samples: int, most: int) -> _replay.Outcome:
     parts = np.flatnonzero(log.kind == EventKind.FREE_PART)
     # What wraps around is behind every object: any place will do.
     ends = log.address[parts] + log.size[parts]
-    places = np.unique(np.concatenate((log.address, ends)))
+    # The inverse makes numpy sort, which is many times as fast here as its hash table.
+    places, place = np.unique(np.concatenate((log.address, ends)), return_inverse=True)
+    ranks: NDArray[np.uint32] = place.astype(np.uint32)
     return _replay.replay_places(
         log.kind,
         log.address,
         log.size,
         places,
-        np.searchsorted(places, log.address).astype(np.uint32),
-        np.searchsorted(places, ends).astype(np.uint32),
+        ranks[: len(log)],
+        ranks[len(log) :],
         samples,
         most,
     )
