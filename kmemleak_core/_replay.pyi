@@ -51,36 +51,12 @@ def replay_granules(
     -------
     Outcome or None
         None where an overlap, a free inside an object or another kind of event is met, and where
-        addresses are too sparse or objects too large: `replay_places` takes any log.
+        addresses are too sparse or objects too large: `_replay_places` takes any log.
 
     Raises
     ------
     ValueError
         Columns of different lengths, an unknown kind, an object that leaves the address space.
-    """
-
-def replay_places(
-    kind: NDArray[np.uint8],
-    address: NDArray[np.uint64],
-    size: NDArray[np.uint64],
-    places: NDArray[np.uint64],
-    place: NDArray[np.uint32],
-    right: NDArray[np.uint32],
-    samples: int,
-    most: int,
-) -> Outcome:
-    """Replay any log, on the sorted addresses that occur in it.
-
-    Parameters
-    ----------
-    kind, address, size, samples, most
-        As in `replay_granules`.
-    places
-        ``(m,)``: sorted, each once: every address, and where each FREE_PART ends.
-    place
-        ``(n,)``: the place of each event's address.
-    right
-        ``(k,)``: the place of each FREE_PART's end.
     """
 
 class Outcome:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _replay
+from ._replay_places import replay_places
 from .errors import KmemleakError, UsageError
 from .event_log import EventKind, EventLog
 from .objects import ObjectTable
@@ -365,7 +366,7 @@ def _replay_places(log: EventLog, samples: int, most: int) -> _replay.Outcome:
     # The inverse makes numpy sort, which is many times as fast here as its hash table.
     places, place = np.unique(np.concatenate((log.address, ends)), return_inverse=True)
     ranks: NDArray[np.uint32] = place.astype(np.uint32)
-    return _replay.replay_places(
+    return replay_places(
         log.kind,
         log.address,
         log.size,
