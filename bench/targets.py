@@ -159,6 +159,10 @@ def _targets() -> list[Target]:
                partial(_slower, "search an equal heap", e6, "Boehm GC"), higher=True),
         Target(f"walk the heap, {l_core:,} objects, warm", "M chunks/s", 30, 20,
                partial(_rate, "walk the heap of a core", l_core), higher=True),
+        Target("live set of a log", "M events/s", 400, 400,
+               partial(_rate, "live set of a log", e7), higher=True),
+        Target("replay a log forwards", "M events/s", 60, 60,
+               partial(_rate, "replay a log forwards", e7), higher=True),
         *(
             Target(f"instructions to {what}, at AVX2", "", limit, limit,
                    partial(_noted, "count instructions", 0, what, tool="callgrind"))

@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from .dump import Dump, MappedFile, Thread
     from .embedding import attach, get_include
     from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
+    from .event_log import EventKind, EventLog
     from .image import Hole, MemoryImage, Segment
     from .leaks import Leak, LeakGroup, LeakTable
     from .lifecycle import ObjectView
     from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
+    from .logs.events import open_events
     from .objects import BLACK, GREY, ObjectFlags, ObjectTable
     from .pipeline import AnalyseOptions, RawSource, analyse, scan
+    from .replay import Replay, replay
     from .report.model import Report
     from .roots import RootRange, Roots, RootWord
     from .scan import Colour, References, ScanOptions, ScanResult, scan_image
@@ -29,6 +32,8 @@ __all__ = [
     "Colour",
     "Dump",
     "DumpError",
+    "EventKind",
+    "EventLog",
     "FaultError",
     "HeapError",
     "Hole",
@@ -48,6 +53,7 @@ __all__ = [
     "ProcessMemory",
     "RawSource",
     "References",
+    "Replay",
     "Report",
     "RootRange",
     "RootWord",
@@ -62,6 +68,8 @@ __all__ = [
     "attach",
     "expect_no_leaks",
     "get_include",
+    "open_events",
+    "replay",
     "scan",
     "scan_image",
 ]
@@ -82,12 +90,15 @@ export(
             "OverlapError",
             "UsageError",
         ),
+        "event_log": ("EventKind", "EventLog"),
         "image": ("Hole", "MemoryImage", "Segment"),
         "leaks": ("Leak", "LeakGroup", "LeakTable"),
         "lifecycle": ("ObjectView",),
         "live": ("BufferMemory", "CallbackMemory", "LiveMemory", "ProcessMemory"),
+        "logs.events": ("open_events",),
         "objects": ("BLACK", "GREY", "ObjectFlags", "ObjectTable"),
         "pipeline": ("AnalyseOptions", "RawSource", "analyse", "scan"),
+        "replay": ("Replay", "replay"),
         "report.model": ("Report",),
         "roots": ("RootRange", "RootWord", "Roots"),
         "scan": ("Colour", "References", "ScanOptions", "ScanResult", "scan_image"),

@@ -51,7 +51,7 @@ def replay_granules(
     -------
     Outcome or None
         None where an overlap, a free inside an object or another kind of event is met, and where
-        addresses are too sparse or objects too large: `replay_places` takes any log.
+        addresses are too sparse or objects too large: `_replay_places` takes any log.
 
     Raises
     ------
@@ -59,43 +59,17 @@ def replay_granules(
         Columns of different lengths, an unknown kind, an object that leaves the address space.
     """
 
-def replay_places(
-    kind: NDArray[np.uint8],
-    address: NDArray[np.uint64],
-    size: NDArray[np.uint64],
-    places: NDArray[np.uint64],
-    place: NDArray[np.uint32],
-    right: NDArray[np.uint32],
-    samples: int,
-    most: int,
-) -> Outcome:
-    """Replay any log, on the sorted addresses that occur in it.
-
-    Parameters
-    ----------
-    kind, address, size, samples, most
-        As in `replay_granules`.
-    places
-        ``(m,)``: sorted, each once: every address, and where each FREE_PART ends.
-    place
-        ``(n,)``: the place of each event's address.
-    right
-        ``(k,)``: the place of each FREE_PART's end.
-    """
-
 class Outcome:
     """What a forward replay found.
 
     Attributes
     ----------
-    birth, address, size : ndarray, or None
-        Of each live object, in order of birth: event that allocated it, where it is. None from
-        `replay_granules`: they are those of `live_set`.
+    live : tuple of ndarrays, or None
+        Of each live object, in order of birth: the event that allocated it, its address and its
+        size. None from `replay_granules`: they are those of `live_set`.
     """
 
-    birth: NDArray[np.int64] | None
-    address: NDArray[np.uint64] | None
-    size: NDArray[np.uint64] | None
+    live: tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]] | None
 
     def __init__(self, events: int, samples: int, most: int) -> None: ...
     @property

@@ -3,8 +3,7 @@
 # cython: overflowcheck=False, cdivision=True
 """The loops over an allocation log: its live set backwards, and everything else forwards."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
@@ -14,7 +13,6 @@ cdef extern from *:
     #include <sys/mman.h>
     #define replay_prefetch(p) __builtin_prefetch((p), 1, 3)
     #define replay_low_bit(v) __builtin_ctzll(v)
-    #define replay_high_bit(v) (63 - __builtin_clzll(v))
     #define replay_unlikely(x) __builtin_expect(!!(x), 0)
     #define replay_rotate(v, n) ((v) >> (n) | (v) << (-(n) & 63))
 
@@ -34,7 +32,6 @@ cdef extern from *:
     """
     void replay_prefetch(const void*) nogil
     int replay_low_bit(uint64_t) nogil
-    int replay_high_bit(uint64_t) nogil
     bint replay_unlikely(bint) nogil
     uint64_t replay_rotate(uint64_t, int) nogil
     void* replay_reserve(size_t, bint) nogil
@@ -56,16 +53,6 @@ UNKNOWN_FREE = 3
 MOST_EVENTS = (1 << 32) - 2
 
 cdef enum:
-    E_ALLOC = 0
-    E_FREE = 1
-    E_FREE_PART = 2
-    E_RESIZE = 3
-
-    A_OVERLAP = 0
-    A_DOUBLE = 1
-    A_INTERIOR = 2
-    A_UNKNOWN = 3
-
     # log2 of granules in a region, and of the most regions that a span may have.
     REGION_BITS = 18
     SPAN_BITS = 26
@@ -88,45 +75,16 @@ cdef uint64_t LARGE = 0xFFFFFFFE
 
 cdef struct Granules:
     # The addresses of a log as slots: small numbers, 0 for the null pointer. A region of
-    # 2**REGION_BITS granules gets slots when it is first met, so that a sparse span costs nothing.
+    # 2**REGION_BITS granules gets slots when it is first met, so that a sparse span costs nothing;
+    # `top` tells how far its slots are from its granules, plus one.
     uint64_t base
-    uint64_t span
     int shift
+    uint64_t last
     uint64_t regions
     uint32_t* top
     uint32_t used
     uint32_t room
     bint full
-
-
-cdef struct Places:
-    # Which of `count` sorted addresses an object starts at: a bit each, and in the levels above a
-    # bit for every word that is not 0.
-    uint64_t* levels[7]
-    int height
-
-
-cdef struct Tally:
-    uint64_t count
-    uint64_t nbytes
-    uint64_t peak_count
-    uint64_t peak_bytes
-    uint64_t peak_count_event
-    uint64_t peak_bytes_event
-    uint64_t nulls
-    uint64_t totals[4]
-    uint64_t most
-    uint32_t* event
-    uint32_t* other
-
-
-cdef struct Survey:
-    # What one pass over a log tells; `bits` is all addresses or-ed together.
-    uint64_t low
-    uint64_t high
-    uint64_t bits
-    uint64_t words
-    bint leaves
 
 
 cdef uint8_t kinds_of(const uint8_t[::1] kind) noexcept nogil:
@@ -169,8 +127,8 @@ cdef bint open_granules(Granules* map, Survey* seen, uint64_t room) noexcept nog
     map.full = False
     map.shift = replay_low_bit(seen.bits | 1 << 12)
     map.base = seen.low
-    map.span = seen.high - seen.low
-    map.regions = (map.span >> (map.shift + REGION_BITS)) + 1
+    map.last = (seen.high - seen.low) >> map.shift
+    map.regions = (map.last >> REGION_BITS) + 1
     map.top = NULL
     if map.regions > (<uint64_t>1 << SPAN_BITS):
         return False
@@ -193,20 +151,32 @@ cdef inline uint64_t slots_of(Granules* map) noexcept nogil:
 cdef inline uint64_t granule_of(Granules* map, uint64_t address) noexcept nogil:
     """Return the number of a granule; one behind all for an address that has none."""
     # Rotated, what is not aligned becomes huge, as what is out of bounds is.
-    return min(replay_rotate(address - map.base, map.shift), map.regions << REGION_BITS)
+    cdef uint64_t granule = replay_rotate(address - map.base, map.shift)
+    return granule if granule <= map.last else map.regions << REGION_BITS
 
 
 cdef inline uint32_t slot_of(Granules* map, uint64_t address) noexcept nogil:
     """Return the slot of an address; a region gets its slots here."""
     cdef uint64_t granule = granule_of(map, address)
-    cdef uint64_t region = granule >> REGION_BITS
-    if replay_unlikely(map.top[region] == 0) and address:
-        if region == map.regions or map.used == map.room:
-            map.full = True
+    cdef uint32_t shift = map.top[granule >> REGION_BITS]
+    if replay_unlikely(shift == 0):
+        shift = number_region(map, granule >> REGION_BITS, address)
+        if shift == 0:
             return 0
-        map.used += 1
-        map.top[region] = map.used
-    return map.top[region] << REGION_BITS | <uint32_t>(granule & (REGION - 1))
+    return <uint32_t>granule + shift - 1
+
+
+cdef uint32_t number_region(Granules* map, uint64_t region, uint64_t address) noexcept nogil:
+    """Give a region its slots; 0 for the null pointer, and where there is no room."""
+    if address == 0:
+        return 0
+    if region == map.regions or map.used == map.room:
+        map.full = True
+        return 0
+    map.used += 1
+    # One more: 0 is a region that has none yet.
+    map.top[region] = ((map.used - <uint32_t>region) << REGION_BITS) + 1
+    return map.top[region]
 
 
 def live_set(const uint8_t[::1] kind not None, const uint64_t[::1] address not None):
@@ -257,7 +227,7 @@ cdef Py_ssize_t collect(Granules* given, uint64_t* bits, const uint8_t[::1] kind
     cdef Py_ssize_t i, begin, limit = kind.shape[0]
     cdef uint32_t* next = &found[limit]
     cdef uint32_t slot
-    cdef uint64_t word, old
+    cdef uint64_t old
     # Nothing is ever found at the null pointer.
     bits[0] = 1
     while limit > 0:
@@ -271,11 +241,10 @@ cdef Py_ssize_t collect(Granules* given, uint64_t* bits, const uint8_t[::1] kind
         for i in range(limit - 1, begin - 1, -1):
             slot = slots[i - begin]
             old = bits[slot >> 6]
-            word = <uint64_t>1 << (slot & 63)
-            bits[slot >> 6] = old | word
-            # Always written, seldom kept: no branch to guess.
+            bits[slot >> 6] = old | <uint64_t>1 << (slot & 63)
+            # Always written, seldom kept: no branch to guess. Here ALLOC is 0 and FREE is 1.
             next[0] = <uint32_t>i
-            next -= (kind[i] == E_ALLOC) & ((old & word) == 0)
+            next -= ~(old >> (slot & 63) | kind[i]) & 1
         limit = begin
     return next - &found[0] + 1
 
@@ -416,254 +385,8 @@ cdef bint toggle_words(Granules* map, uint64_t* bits, uint64_t address,
     return met != 0
 
 
-def replay_places(const uint8_t[::1] kind not None, const uint64_t[::1] address not None,
-                  const uint64_t[::1] size not None, const uint64_t[::1] places not None,
-                  const uint32_t[::1] place not None, const uint32_t[::1] right not None,
-                  Py_ssize_t samples, Py_ssize_t most):
-    """See _replay.pyi."""
-    cdef Outcome out = Outcome(kind.shape[0], samples, most)
-    cdef Places starts
-    cdef Py_ssize_t n = kind.shape[0], m = places.shape[0]
-    cdef Survey seen
-    check_events(kind, address, size.shape[0])
-    check_events(kind, address, place.shape[0])
-    if n == 0:
-        return out
-    if m == 0 or m >= MOST_EVENTS:
-        raise ValueError(f"{m} addresses")
-    seen = survey(kind, address, size)
-    if seen.leaves:
-        raise ValueError("an object leaves the address space")
-    if np.asarray(place).max() >= m or (right.shape[0] and np.asarray(right).max() >= m):
-        raise ValueError("a place beyond the addresses")
-    if np.count_nonzero(np.asarray(kind) == E_FREE_PART) != right.shape[0]:
-        raise ValueError("partial frees have one right place each")
-    birth = np.zeros(m, dtype=np.uint32)
-    length = np.zeros(m, dtype=np.uint64)
-    ended = np.zeros(m, dtype=np.uint32)
-    if not open_places(&starts, m):
-        close_places(&starts)
-        raise MemoryError
-    cdef uint32_t[::1] births = birth, ends = ended
-    cdef uint64_t[::1] lengths = length
-    try:
-        with nogil:
-            walk_places(&starts, births, lengths, ends, kind, address, size, places, place,
-                        right, out)
-        live = np.flatnonzero(np.unpackbits(
-            np.asarray(<uint8_t[:(m + 63) // 64 * 8]><uint8_t*>starts.levels[0]), count=m,
-            bitorder="little"))
-    finally:
-        close_places(&starts)
-    rows = live[np.argsort(birth[live], kind="stable")]
-    out.birth = birth[rows].astype(np.int64)
-    out.address = np.asarray(places)[rows]
-    out.size = length[rows]
-    return out
-
-
-cdef void walk_places(Places* starts, uint32_t[::1] birth, uint64_t[::1] length,
-                      uint32_t[::1] ended, const uint8_t[::1] kind, const uint64_t[::1] address,
-                      const uint64_t[::1] size, const uint64_t[::1] places,
-                      const uint32_t[::1] place, const uint32_t[::1] right,
-                      Outcome out) noexcept nogil:
-    """Replay any events. Of each place: its object, and the event plus one that ended the last."""
-    cdef Tally* tally = &out.tally
-    cdef Py_ssize_t sample, i, begin = 0, end, part = 0
-    cdef int64_t at, p
-    cdef uint64_t a, low, old_end, wanted
-    for sample in range(out.samples):
-        end = out.sample_event[sample] + 1
-        for i in range(begin, end):
-            a = address[i]
-            p = place[i]
-            if kind[i] == E_FREE_PART:
-                part += 1
-            if a == 0:
-                tally.nulls += 1
-                continue
-            if kind[i] == E_ALLOC:
-                make_room(starts, birth, length, ended, places, tally, i, p, size[i])
-                birth[p] = <uint32_t>i
-                appear(starts, length, tally, p, size[i])
-            else:
-                at = p if is_set(starts, p) else holder(starts, length, places, p, a)
-                if at < 0:
-                    note(tally, A_DOUBLE if ended[p] and kind[ended[p] - 1] in
-                         (E_FREE, E_FREE_PART) else A_UNKNOWN, i, ended[p])
-                elif kind[i] == E_FREE_PART:
-                    low = places[at]
-                    old_end = low + length[at]
-                    wanted = length[at]
-                    vanish(starts, length, tally, at)
-                    ended[p] = <uint32_t>(i + 1)
-                    if low == old_end and size[i] == 0:
-                        appear(starts, length, tally, at, 0)
-                    if low < a:
-                        appear(starts, length, tally, at, a - low)
-                    if wanted and size[i] < old_end - a:
-                        birth[right[part - 1]] = birth[at]
-                        appear(starts, length, tally, right[part - 1], old_end - a - size[i])
-                elif at != p:
-                    note(tally, A_INTERIOR, i, birth[at] + 1)
-                elif kind[i] == E_FREE:
-                    vanish(starts, length, tally, p)
-                    ended[p] = <uint32_t>(i + 1)
-                else:
-                    vanish(starts, length, tally, p)
-                    make_room(starts, birth, length, ended, places, tally, i, p, size[i])
-                    appear(starts, length, tally, p, size[i])
-            note_peak(tally, i)
-        begin = end
-        out.sample_count[sample] = tally.count
-        out.sample_bytes[sample] = tally.nbytes
-
-
-cdef inline void appear(Places* starts, uint64_t[::1] length, Tally* tally, uint64_t place,
-                        uint64_t size) noexcept nogil:
-    length[place] = size
-    set_place(starts, place)
-    tally.count += 1
-    tally.nbytes += size
-
-
-cdef inline void vanish(Places* starts, uint64_t[::1] length, Tally* tally,
-                        uint64_t place) noexcept nogil:
-    clear_place(starts, place)
-    tally.count -= 1
-    tally.nbytes -= length[place]
-
-
-cdef inline int64_t holder(Places* starts, uint64_t[::1] length, const uint64_t[::1] places,
-                            uint64_t place, uint64_t address) noexcept nogil:
-    """Return the place of the object that holds an address, or −1."""
-    cdef int64_t at = before(starts, place)
-    if at >= 0 and address - places[at] < max(length[at], <uint64_t>1):
-        return at
-    return -1
-
-
-cdef void make_room(Places* starts, uint32_t[::1] birth, uint64_t[::1] length,
-                    uint32_t[::1] ended, const uint64_t[::1] places, Tally* tally,
-                    Py_ssize_t event, uint64_t place, uint64_t size) noexcept nogil:
-    """End the objects over which a newer one comes, and note each."""
-    cdef uint64_t end = places[place] + max(size, <uint64_t>1)
-    cdef int64_t at = holder(starts, length, places, place, places[place])
-    if at < 0:
-        at = after(starts, place)
-    while at >= 0 and places[at] < end:
-        note(tally, A_OVERLAP, event, birth[at] + 1)
-        vanish(starts, length, tally, at)
-        ended[at] = <uint32_t>(event + 1)
-        at = after(starts, place)
-
-
-cdef bint open_places(Places* starts, uint64_t count) noexcept nogil:
-    cdef int level
-    starts.height = 0
-    for level in range(7):
-        starts.levels[level] = NULL
-    while True:
-        count = (count + 63) >> 6
-        starts.levels[starts.height] = <uint64_t*>calloc(count, sizeof(uint64_t))
-        if starts.levels[starts.height] == NULL:
-            return False
-        starts.height += 1
-        if count == 1:
-            return True
-
-
-cdef void close_places(Places* starts) noexcept nogil:
-    cdef int level
-    for level in range(7):
-        free(starts.levels[level])
-
-
-cdef inline bint is_set(Places* starts, uint64_t place) noexcept nogil:
-    return starts.levels[0][place >> 6] >> (place & 63) & 1
-
-
-cdef inline void set_place(Places* starts, uint64_t place) noexcept nogil:
-    cdef int level
-    for level in range(starts.height):
-        starts.levels[level][place >> 6] |= <uint64_t>1 << (place & 63)
-        place >>= 6
-
-
-cdef inline void clear_place(Places* starts, uint64_t place) noexcept nogil:
-    cdef int level
-    for level in range(starts.height):
-        starts.levels[level][place >> 6] &= ~(<uint64_t>1 << (place & 63))
-        if starts.levels[level][place >> 6]:
-            return
-        place >>= 6
-
-
-cdef int64_t before(Places* starts, uint64_t place) noexcept nogil:
-    """Return the last set place up to one, or −1."""
-    cdef int level
-    cdef uint64_t word, mask = ONES >> (63 - (place & 63))
-    for level in range(starts.height):
-        word = starts.levels[level][place >> 6] & mask
-        if word:
-            place = (place >> 6) << 6 | <uint64_t>replay_high_bit(word)
-            while level:
-                level -= 1
-                place = place << 6 | <uint64_t>replay_high_bit(starts.levels[level][place])
-            return <int64_t>place
-        place >>= 6
-        mask = (<uint64_t>1 << (place & 63)) - 1
-    return -1
-
-
-cdef int64_t after(Places* starts, uint64_t place) noexcept nogil:
-    """Return the first set place behind one, or −1."""
-    cdef int level
-    cdef uint64_t word
-    for level in range(starts.height):
-        # Twice: a shift by 64 is none.
-        word = starts.levels[level][place >> 6] & (ONES << (place & 63) << 1)
-        if word:
-            place = (place >> 6) << 6 | <uint64_t>replay_low_bit(word)
-            while level:
-                level -= 1
-                place = place << 6 | <uint64_t>replay_low_bit(starts.levels[level][place])
-            return <int64_t>place
-        place >>= 6
-    return -1
-
-
-cdef inline void note_peak(Tally* tally, Py_ssize_t event) noexcept nogil:
-    if tally.nbytes > tally.peak_bytes:
-        tally.peak_bytes = tally.nbytes
-        tally.peak_bytes_event = event
-    if tally.count > tally.peak_count:
-        tally.peak_count = tally.count
-        tally.peak_count_event = event
-
-
-cdef inline void note(Tally* tally, int kind, Py_ssize_t event, uint32_t other) noexcept nogil:
-    """Count an anomaly, and keep it if it is one of the first; `other` is an event plus one."""
-    cdef uint64_t row = tally.totals[kind]
-    tally.totals[kind] += 1
-    if row < tally.most:
-        tally.event[kind * tally.most + row] = <uint32_t>event
-        tally.other[kind * tally.most + row] = other
-
-
 cdef class Outcome:
     """See _replay.pyi."""
-
-    cdef Tally tally
-    cdef Py_ssize_t samples
-    cdef int64_t[::1] sample_event
-    cdef uint64_t[::1] sample_count
-    cdef uint64_t[::1] sample_bytes
-    cdef uint32_t[::1] events
-    cdef uint32_t[::1] others
-    cdef public object birth
-    cdef public object address
-    cdef public object size
 
     def __init__(self, Py_ssize_t events, Py_ssize_t samples, Py_ssize_t most):
         if events > MOST_EVENTS:
@@ -682,7 +405,7 @@ cdef class Outcome:
         self.tally.most = most
         self.tally.event = &self.events[0]
         self.tally.other = &self.others[0]
-        self.birth = self.address = self.size = None
+        self.live = None
 
     @property
     def count(self):

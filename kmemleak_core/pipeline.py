@@ -16,6 +16,7 @@ from .errors import HeapError, UsageError
 from .heaps import Heap, finders
 from .image import ByteOrder
 from .leaks import group_leaks
+from .objects import ObjectTable
 from .process_roots import ROOT_KINDS, process_roots
 from .report.model import Report, ReportSource, Summary
 from .roots import Roots
@@ -37,21 +38,26 @@ class RawSource:
     memory
         ``"ADDRESS:FILE"`` each: the file's bytes are the memory at that address.
     objects
-        Table of allocated objects (CSV, JSONL or npz; columns in `kmemleak_core.dumps.raw`).
+        Table of allocated objects (CSV, JSONL or npz; columns in `kmemleak_core.dumps.raw`), or
+        None with `events`.
     roots
         Table of root ranges and root words; None for no roots at all.
     scan_areas
         Table of scan areas; None if objects are scanned as a whole.
     word_size, byteorder
         As in `MemoryImage`.
+    events
+        Instead of `objects`: a log of allocations and frees (`kmemleak_core.logs.events`); what
+        is live at its end is what is scanned.
     """
 
     memory: tuple[str, ...]
-    objects: Path
+    objects: Path | None = None
     roots: Path | None = None
     scan_areas: Path | None = None
     word_size: int = 8
     byteorder: ByteOrder = "little"
+    events: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +294,30 @@ def _open_raw(
         raise UsageError("a sysroot says nothing about raw memory")
     with clock("open"):
         dump = open_raw(source.memory, word_size=source.word_size, byteorder=source.byteorder)
-        objects = read_objects(source.objects, source.scan_areas)
+        if source.objects is not None and source.events is None:
+            objects = read_objects(source.objects, source.scan_areas)
+        elif source.events is not None and source.objects is None and source.scan_areas is None:
+            objects = _replay_objects(source.events, coverage)
+        else:
+            raise UsageError("raw memory needs objects, with or without scan areas, or events")
         roots = Roots() if source.roots is None else read_roots(source.roots, coverage)
     _check_classes(options.no_roots, roots.kinds)
     if not roots.ranges and not roots.words:
         coverage.add("roots.none", "there are no roots: every object that is not grey is a leak")
     return dump, Heap("", objects), roots
+
+
+def _replay_objects(path: Path, coverage: Coverage) -> ObjectTable:
+    from .logs.events import open_events
+    from .replay import replay
+
+    found = replay(open_events(path), samples=1, max_anomalies=0)
+    coverage.extend(found.log.coverage)
+    for kind, count in found.totals.items():
+        if count:
+            name = kind.name.lower().replace("_", "-")
+            coverage.add(f"events.{name}", f"{path}: {name.replace('-', ' ')}", count=count)
+    return found.objects
 
 
 def _check_classes(asked: Iterable[str], known: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _replay
+from ._replay_places import replay_places
 from .errors import KmemleakError, UsageError
 from .event_log import EventKind, EventLog
 from .objects import ObjectTable
@@ -301,7 +302,7 @@ class Replay:
         )
 
 
-def live_set(log: EventLog) -> NDArray[np.int64]:
+def live_set(log: EventLog) -> NDArray[np.uint32]:
     """Return the events that allocated what is live at a log's end, ascending.
 
     The fastest way to that and nothing else. A log whose objects overlap is for `replay`: here
@@ -309,8 +310,8 @@ def live_set(log: EventLog) -> NDArray[np.int64]:
     """
     found = _replay.live_set(log.kind, log.address)
     if found is None:
-        return np.unique(replay(log, samples=1, max_anomalies=0).birth)
-    return found.astype(np.int64)
+        return np.unique(replay(log, samples=1, max_anomalies=0).birth).astype(np.uint32)
+    return found
 
 
 def replay(
@@ -338,8 +339,8 @@ def replay(
     live = None if found is None else _replay.live_set(log.kind, log.address)
     if found is None or live is None:
         found = _replay_places(log, samples, max_anomalies)
-        assert found.birth is not None and found.address is not None and found.size is not None
-        birth, address, size = found.birth, found.address, found.size
+        assert found.live is not None
+        birth, address, size = found.live
     else:
         birth = live.astype(np.int64)
         address, size = log.address[birth], log.size[birth]
@@ -362,14 +363,16 @@ def _replay_places(log: EventLog, samples: int, most: int) -> _replay.Outcome:
     parts = np.flatnonzero(log.kind == EventKind.FREE_PART)
     # What wraps around is behind every object: any place will do.
     ends = log.address[parts] + log.size[parts]
-    places = np.unique(np.concatenate((log.address, ends)))
-    return _replay.replay_places(
+    # The inverse makes numpy sort, which is many times as fast here as its hash table.
+    places, place = np.unique(np.concatenate((log.address, ends)), return_inverse=True)
+    ranks: NDArray[np.uint32] = place.astype(np.uint32)
+    return replay_places(
         log.kind,
         log.address,
         log.size,
         places,
-        np.searchsorted(places, log.address).astype(np.uint32),
-        np.searchsorted(places, ends).astype(np.uint32),
+        ranks[: len(log)],
+        ranks[len(log) :],
         samples,
         most,
     )

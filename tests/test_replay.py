@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmemleak_core import _replay
+from kmemleak_core import _replay, _replay_places
 from kmemleak_core.errors import UsageError
 from kmemleak_core.event_log import EventKind, EventLog
 from kmemleak_core.replay import Anomaly, AnomalyKind, live_set, replay
@@ -107,7 +107,7 @@ def test_both_forward_ways_agree_where_both_can(events):
     places = np.unique(log.address)
     if fast is None or not events:
         return
-    slow = _replay.replay_places(
+    slow = _replay_places.replay_places(
         log.kind, log.address, log.size, places,
         np.searchsorted(places, log.address).astype(np.uint32), np.empty(0, np.uint32), 7, 50,
     )  # fmt: skip
@@ -307,7 +307,8 @@ class TestLogs:
             "replay_granules": (address, 1, 1),
             "replay_places": (address, address, place, place[:0], 1, 1),
         }[way]
+        call = getattr(_replay_places if way == "replay_places" else _replay, way)
         with pytest.raises(ValueError, match="kind"):
-            getattr(_replay, way)(kind, address, *more)
+            call(kind, address, *more)
         with pytest.raises(ValueError, match="1 kinds, 0 addresses"):
-            getattr(_replay, way)(kind, address[:0], *more)
+            call(kind, address[:0], *more)

@@ -15,7 +15,7 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "dump", "parse", "kernel", "ctl")
+SUBCOMMANDS = ("scan", "dump", "replay", "parse", "kernel", "ctl")
 
 
 class ExitCode(IntEnum):
@@ -48,6 +48,7 @@ examples:
   kmemleak scan core                     what leaks, the largest first
   kmemleak scan --json core > leaks.json
   kmemleak dump 1234 -o core             dump a running process, which goes on
+  kmemleak replay events.csv             what a log of allocations leaves behind
   kmemleak ctl scan                      have a detector that serves a socket scan
   kmemleak parse /sys/kernel/debug/kmemleak
                                          what the kernel's own kmemleak reports, grouped

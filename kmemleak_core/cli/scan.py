@@ -60,6 +60,12 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     raw.add_argument(
         "--objects", type=Path, metavar="FILE", help="allocated objects: CSV, JSONL or npz"
     )
+    raw.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="instead: a log of allocations and frees, as kmemleak replay takes it",
+    )
     raw.add_argument("--roots", type=Path, metavar="FILE", help="root ranges and words")
     raw.add_argument(
         "--scan-areas", type=Path, metavar="FILE", help="objects of which only parts are scanned"
@@ -224,6 +230,7 @@ def _source(arguments: argparse.Namespace) -> Path | RawSource:
     raw = {
         "--memory": arguments.memory,
         "--objects": arguments.objects,
+        "--events": arguments.events,
         "--roots": arguments.roots,
         "--scan-areas": arguments.scan_areas,
         "--word-size": arguments.word_size,
@@ -237,8 +244,10 @@ def _source(arguments: argparse.Namespace) -> Path | RawSource:
         return core
     if not given:
         raise UsageError("there is nothing to scan", hint="kmemleak scan CORE")
+    if "--events" in given and not {"--objects", "--scan-areas"}.isdisjoint(given):
+        raise UsageError("--events goes with neither --objects nor --scan-areas")
     for name in ("--memory", "--objects"):
-        if name not in given:
+        if name not in given and not (name == "--objects" and "--events" in given):
             raise UsageError(f"plain memory needs {name}", hint="kmemleak scan --help")
 
     from ..pipeline import RawSource
@@ -250,4 +259,5 @@ def _source(arguments: argparse.Namespace) -> Path | RawSource:
         scan_areas=arguments.scan_areas,
         word_size=arguments.word_size or 8,
         byteorder=arguments.byteorder or "little",
+        events=arguments.events,
     )

@@ -20,6 +20,9 @@ from .source import Source
 
 _BATCH = 1 << 16
 _MAX_LINE = 1 << 20
+_DTYPES: dict[str, Any] = {
+    "u64": np.uint64, "i32": np.int32, "u8": np.uint8, "f64": np.float64, "text": np.object_
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Column:
     Parameters
     ----------
     kind
-        ``"u64"``, ``"i32"``, ``"u8"`` or ``"text"``.
+        ``"u64"``, ``"i32"``, ``"u8"``, ``"f64"`` or ``"text"``.
     default
         Value of an empty or absent cell; None makes the cell obligatory.
     words
@@ -37,13 +40,13 @@ class Column:
     """
 
     kind: str
-    default: int | str | None = None
+    default: int | float | str | None = None
     words: dict[str, int] = field(default_factory=dict)
 
     @property
     def dtype(self) -> Any:
         """The numpy type."""
-        return {"u64": np.uint64, "i32": np.int32, "u8": np.uint8, "text": np.object_}[self.kind]
+        return _DTYPES[self.kind]
 
 
 @dataclass(slots=True)
@@ -85,9 +88,14 @@ def read_table(
     DumpError
         The file cannot be read, or lacks an obligatory column.
     """
-    name = os.fspath(path)
-    source = open_source(name)
-    collector = _Collector(name, spec, aliases or {})
+    return table_of(open_source(path), spec, aliases)
+
+
+def table_of(
+    source: Source, spec: dict[str, Column], aliases: dict[str, str] | None = None
+) -> Table:
+    """Do as `read_table` does, with an opened file."""
+    collector = _Collector(source.path, spec, aliases or {})
     if source.head.startswith(b"PK\x03\x04"):
         _read_npz(source, collector)
     elif source.head.lstrip().startswith(b"{"):
@@ -161,9 +169,14 @@ def _convert(cells: list[Any], column: Column, good: NDArray[np.bool_]) -> NDArr
         out = np.empty(len(cells), dtype=np.object_)
         out[:] = [str(column.default or "") if c in ("", None) else str(c) for c in cells]
         return out
+    if column.kind == "f64":
+        return _floats(cells, column, good)
     info = np.iinfo(dtype)
     try:
-        # What nearly all batches are: numbers that int() understands and that fit.
+        # What nearly all batches are: known words, and numbers that int() understands and that fit.
+        words = column.words
+        if words:
+            return np.array([words[c] if c in words else int(c, 0) for c in cells], dtype=dtype)
         return np.array([int(c, 0) for c in cells], dtype=dtype)
     except (ValueError, TypeError, OverflowError):
         pass
@@ -174,6 +187,18 @@ def _convert(cells: list[Any], column: Column, good: NDArray[np.bool_]) -> NDArr
             good[i] = False
         else:
             numbers[i] = value
+    return numbers
+
+
+def _floats(cells: list[Any], column: Column, good: NDArray[np.bool_]) -> NDArray[Any]:
+    numbers = np.zeros(len(cells))
+    for i, cell in enumerate(cells):
+        empty = cell is None or cell == ""
+        try:
+            numbers[i] = float(column.default if empty else cell)  # type: ignore[arg-type]
+        except (ValueError, TypeError, OverflowError):
+            good[i] = False
+    good &= np.isfinite(numbers)
     return numbers
 
 
@@ -200,7 +225,8 @@ def _number(cell: Any, column: Column) -> int | None:
     return bits
 
 
-def _lines(source: Source) -> Iterator[str]:
+def lines_of(source: Source) -> Iterator[str]:
+    """Yield a file's lines; those that are too long in pieces."""
     rest = b""
     for at in range(0, int(source.data.size), _MAX_LINE):
         block = rest + source.data[at : at + _MAX_LINE].tobytes()
@@ -217,7 +243,7 @@ def _lines(source: Source) -> Iterator[str]:
 
 
 def _read_csv(source: Source, collector: _Collector) -> None:
-    reader = csv.reader(_lines(source))
+    reader = csv.reader(lines_of(source))
     names: list[str] | None = None
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -287,7 +313,7 @@ def _read_jsonl(source: Source, collector: _Collector) -> None:
             batch.clear()
             lines.clear()
 
-    for number, line in enumerate(_lines(source), 1):
+    for number, line in enumerate(lines_of(source), 1):
         if not line.strip():
             continue
         try:
