@@ -13,11 +13,12 @@ from ._scan cimport ImageView, kml_filter
 cdef extern from *:
     """
     #define kmemleak_swap64(v) __builtin_bswap64(v)
+    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 3)
     """
     uint64_t kmemleak_swap64(uint64_t) nogil
+    void kmemleak_prefetch(const void*) nogil
 
 cdef extern from "_simd.h" nogil:
-    void kml_prefetch(const void* address)
     uint64_t kml_load(const kml_filter* f, const uint8_t* p)
 
 cdef enum:
@@ -92,7 +93,7 @@ cdef void _classify(
     for i in range(count):
         extent = batch.extent[i] = view.find(address[i], extent)
         if extent < view.extent_count and view.extents[extent].start <= address[i]:
-            kml_prefetch(view.extents[extent].data + (address[i] - view.extents[extent].start))
+            kmemleak_prefetch(view.extents[extent].data + (address[i] - view.extents[extent].start))
     for i in range(count):
         _read(view, batch.extent[i], &reader, address[i], size[i], i * COLUMNS, batch)
     for i in range(count * COLUMNS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
@@ -192,6 +191,8 @@ class LeakTable:
         return f"<LeakTable {len(self):,} objects, {self.nbytes:,} bytes, {direct:,} direct>"
 
     def _repr_html_(self) -> str:
+        import html
+
         shown = 20
         cells = "".join(
             f"<tr><td><code>{leak.address:#x}</code></td><td>{leak.size:,}</td>"
