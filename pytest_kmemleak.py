@@ -1,7 +1,7 @@
 """Turns leaks into test failures: pytest's fixtures ``kmemleak`` and ``kmemleak_detector``."""
 
 # Every run of pytest imports this file where the package is installed: it lies outside of it, as
-# the package brings numpy and scipy along, and imports it for the tests that ask for a fixture.
+# the package brings numpy along, and imports it for the tests that ask for a fixture.
 
 from __future__ import annotations
 

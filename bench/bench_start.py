@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import compileall
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import kmemleak_core
 from kmemleak_core.dumps.capture import capture
 
 KMEMLEAK = (sys.executable, "-m", "kmemleak_core")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Byte code is there, as after an installation, whatever PYTHONDONTWRITEBYTECODE says."""
+    compileall.compile_dir(Path(kmemleak_core.__file__).parent, quiet=1)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
@@ -192,6 +191,8 @@ class LeakTable:
         return f"<LeakTable {len(self):,} objects, {self.nbytes:,} bytes, {direct:,} direct>"
 
     def _repr_html_(self) -> str:
+        import html
+
         shown = 20
         cells = "".join(
             f"<tr><td><code>{leak.address:#x}</code></td><td>{leak.size:,}</td>"
@@ -275,7 +276,7 @@ def build_leaks(result: Scanned) -> LeakTable:
         position = np.empty(len(objects), np.int64)
         position[objects.order] = np.arange(len(objects))
         array["order"] = position[rows]
-    graph = leak_graph(result.references, rows, len(objects))
+    graph = leak_graph(result.references, rows)
     array["head"] = np.arange(rows.size)
     array["direct"] = True
     if graph.targets.size:
@@ -341,27 +342,45 @@ def group_leaks(
     rank[ranking] = np.arange(n)
     table["group"] = rank[group]
 
+    # The first direct member stands for a group, or the first of all.
+    position = np.arange(members.size)
+    chosen = np.minimum.reduceat(np.where(direct[members], position, members.size), starts)
+    example = members[np.where(chosen < members.size, chosen, starts)]
     shapes = common(codes, members, starts)
     groups = []
-    for g in ranking.tolist():
-        rows = members[starts[g] : starts[g] + lengths[g]]
-        head = int(rows[np.argmax(direct[rows])])  # the first direct one, or the first
+    # Numbers of Python's, a column at a time: there can be thousands of groups.
+    numbers = np.stack(
+        (
+            sizes[example],
+            lengths,
+            total,
+            direct_count,
+            direct_bytes,
+            retained_count,
+            retained_bytes,
+            table["address"][example],
+            starts,
+        ),
+        axis=1,
+        dtype=np.uint64,
+        casting="unsafe",
+    )[ranking].tolist()
+    for g, words, row in zip(ranking.tolist(), map(bytes, shapes[ranking]), numbers, strict=True):
+        size, count, nbytes, direct_n, direct_sum, retained_n, retained_sum, address, begin = row
         groups.append(
             LeakGroup(
-                size=None if g == folded else int(sizes[head]),
-                shape=(
-                    "other sizes and shapes"
-                    if g == folded
-                    else shape_text(shapes[g], int(sizes[head]), image.word_size)
-                ),
-                count=int(lengths[g]),
-                nbytes=int(total[g]),
-                direct_count=int(direct_count[g]),
-                direct_bytes=int(direct_bytes[g]),
-                retained_count=int(retained_count[g]),
-                retained_bytes=int(retained_bytes[g]),
-                example=int(table["address"][head]),
-                rows=rows,
+                None if g == folded else size,
+                "other sizes and shapes"
+                if g == folded
+                else shape_text(words, size, image.word_size),
+                count,
+                nbytes,
+                direct_n,
+                direct_sum,
+                retained_n,
+                retained_sum,
+                address,
+                members[begin : begin + count],
             )
         )
     return tuple(groups)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .image import MemoryImage, Segment
+from ._shapes import classify_words
+from .image import MemoryImage
 from .objects import ObjectTable
 
 #: How many words of an object make up its shape.
 WORDS = 8
-
-#: Objects looked at together: bounds the memory that classification needs.
-_CHUNK = 1 << 16
-
-#: Numbers of at most this many are small.
-_SMALL = 1 << 16
-
 
 #: So few objects of one size are never merged for looking different.
 _FEW = 4
@@ -40,16 +34,8 @@ class WordKind(IntEnum):
     VARIED = 8  # differs among the members of a group
 
 
-_NAMES = {
-    WordKind.MISSING: "?",
-    WordKind.ZERO: "0",
-    WordKind.OBJECT: "obj",
-    WordKind.POINTER: "ptr",
-    WordKind.INT: "int",
-    WordKind.TEXT: "text",
-    WordKind.DATA: "data",
-    WordKind.VARIED: "any",
-}
+#: By number.
+_NAMES = ("", "?", "0", "obj", "ptr", "int", "text", "data", "any")
 
 
 def classify(
@@ -72,34 +58,27 @@ def classify(
     ndarray of uint8, shape (n, `WORDS`)
         `WordKind` values.
     """
-    codes = np.zeros((address.size, WORDS), np.uint8)
-    ends = objects.address + objects.size
-    for start in range(0, address.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        count = np.minimum(size[part] // np.uint64(image.word_size), np.uint64(WORDS))
-        wanted = np.arange(WORDS, dtype=np.uint64) < count[:, None]
-        words, present = _gather(image, address[part])
-        part_codes = _kinds(image, objects.address, ends, words)
-        part_codes[~present] = WordKind.MISSING
-        part_codes[~wanted] = WordKind.ABSENT
-        codes[part] = part_codes
-    return codes
+    return classify_words(
+        image.engine,
+        objects.address,
+        objects.size,
+        np.ascontiguousarray(address),
+        np.ascontiguousarray(size),
+    )
 
 
-def shape_text(codes: NDArray[np.uint8], size: int, word_size: int) -> str:
+def shape_text(codes: bytes, size: int, word_size: int) -> str:
     """Write one object's classified words, equal neighbours as one: ``"obj·0×3·text …"``."""
-    parts: list[list[Any]] = []
-    for code in codes.tolist():
-        if code == WordKind.ABSENT:
-            break
-        if parts and parts[-1][0] == code:
-            parts[-1][1] += 1
-        else:
-            parts.append([code, 1])
-    if not parts:
+    text = _words_text(codes)
+    if not text:
         return "bytes" if size else "empty"
-    text = "·".join(_NAMES[WordKind(c)] + (f"×{k}" if k > 1 else "") for c, k in parts)
     return text + " …" if size > WORDS * word_size else text
+
+
+@lru_cache(4096)
+def _words_text(codes: bytes) -> str:
+    runs = ((_NAMES[code], len(list(run))) for code, run in groupby(codes.rstrip(b"\0")))
+    return "·".join(f"{name}×{length}" if length > 1 else name for name, length in runs)
 
 
 def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -164,111 +143,3 @@ def merge_varied(codes: NDArray[np.uint8], size: NDArray[np.uint64]) -> NDArray[
         np.repeat(diverse, members)[:, None], np.repeat(merged, members, axis=0), sorted_codes
     )
     return result
-
-
-def _gather(
-    image: MemoryImage, address: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return the first words at each address, and which of them the image holds."""
-    words = np.zeros((address.size, WORDS), np.uint64)
-    present = np.zeros((address.size, WORDS), np.bool_)
-    where = np.searchsorted(image.starts, address, side="right") - 1
-    by_segment = np.argsort(where, kind="stable")
-    limits = np.flatnonzero(np.diff(where[by_segment])) + 1
-    for rows in np.split(by_segment, limits):
-        i = int(where[rows[0]]) if rows.size else -1
-        if i < 0:
-            continue
-        segment = image.segments[i]
-        offset = (address[rows] - np.uint64(segment.address)).astype(np.int64)
-        inside = (offset >= 0) & (offset < segment.size)
-        rows = rows[inside]
-        if rows.size:
-            words[rows], present[rows] = _from_segment(image, segment, offset[inside])
-    return words, present
-
-
-def _from_segment(
-    image: MemoryImage, segment: Segment, offset: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    width = image.word_size
-    at = offset[:, None] + np.arange(WORDS, dtype=np.int64) * width
-    present = at <= segment.size - width
-    at[~present] = 0
-    if segment.size < width:
-        return np.zeros(at.shape, np.uint64), present
-    if not bool(np.any(offset % width)):
-        whole = segment.data[: segment.size // width * width].view(image.word_dtype)
-        return whole[at // width].astype(np.uint64), present
-    raw = segment.data[at[:, :, None] + np.arange(width)]
-    return raw.view(image.word_dtype)[:, :, 0].astype(np.uint64), present
-
-
-def _kinds(
-    image: MemoryImage,
-    starts: NDArray[np.uint64],
-    ends: NDArray[np.uint64],
-    words: NDArray[np.uint64],
-) -> NDArray[np.uint8]:
-    """Classify words, ``(n, WORDS)``; the tests run from the strongest to the weakest sign."""
-    flat = words.reshape(-1)
-    flat_kinds: NDArray[np.uint8] = np.full(flat.size, WordKind.DATA, np.uint8)
-    zero = flat == 0
-    flat_kinds[zero] = WordKind.ZERO
-    rest = np.flatnonzero(~zero)
-    tests: tuple[tuple[WordKind, Callable[[NDArray[np.uint64]], NDArray[np.bool_]]], ...] = (
-        (WordKind.OBJECT, lambda w: _inside(w, starts, ends)),
-        (WordKind.INT, lambda w: _small(w, image.word_size)),
-        (WordKind.POINTER, lambda w: _inside(w, image.starts, image.ends)),
-        (WordKind.TEXT, lambda w: _textual(w, image, 4)),
-    )
-    for kind, fits in tests:
-        found = fits(flat[rest])
-        flat_kinds[rest[found]] = kind
-        rest = rest[~found]
-    kinds = flat_kinds.reshape(words.shape)
-
-    # A string's last bytes alone look like a number.
-    follows = np.zeros(kinds.shape, np.bool_)
-    follows[:, 1:] = (kinds[:, :-1] == WordKind.TEXT) & (
-        (kinds[:, 1:] == WordKind.INT) | (kinds[:, 1:] == WordKind.DATA)
-    )
-    rows, columns = np.nonzero(follows)
-    if rows.size:
-        goes_on = _textual(words[rows, columns - 1], image, image.word_size)
-        tail = _textual(words[rows, columns], image, 1) & goes_on
-        kinds[rows[tail], columns[tail]] = WordKind.TEXT
-    return kinds
-
-
-def _small(words: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
-    top = np.uint64((1 << (8 * width)) - _SMALL)
-    small: NDArray[np.bool_] = (words < np.uint64(_SMALL)) | (words >= top)
-    if width == 8:
-        low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
-        limit = np.uint64(_SMALL)
-        small |= (low < limit) & (high < limit)
-    return small
-
-
-def _inside(
-    words: NDArray[np.uint64], starts: NDArray[np.uint64], ends: NDArray[np.uint64]
-) -> NDArray[np.bool_]:
-    """Return which words lie in one of the sorted ranges."""
-    if not starts.size:
-        return np.zeros(words.size, np.bool_)
-    inside: NDArray[np.bool_] = (words >= starts[0]) & (words < ends[-1])
-    near = np.flatnonzero(inside)
-    which = np.searchsorted(starts, words[near], side="right") - 1
-    inside[near] = words[near] < ends[which]
-    return inside
-
-
-def _textual(words: NDArray[np.uint64], image: MemoryImage, least: int) -> NDArray[np.bool_]:
-    """Return which words are so many printable characters or more, then nothing but zeros."""
-    raw = words.astype(image.word_dtype).view(np.uint8).reshape(-1, image.word_size)
-    printable = ((raw >= 0x20) & (raw < 0x7F)) | (raw == 0x09) | (raw == 0x0A) | (raw == 0x0D)
-    run = np.logical_and.accumulate(printable, axis=1).sum(axis=1)
-    zeros = (raw == 0).sum(axis=1)
-    textual: NDArray[np.bool_] = (run >= least) & (run + zeros == image.word_size)
-    return textual

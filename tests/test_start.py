@@ -15,6 +15,9 @@ import pytest
 
 import kmemleak_core
 from kmemleak_core.cli.command import SUBCOMMANDS
+from kmemleak_core.dumps.capture import capture
+
+from .builders.programs import compile_c, running
 
 #: What takes long to load and has no part in a plain scan.
 HEAVY = {
@@ -26,8 +29,36 @@ HEAVY = {
     "pandas",
     "pydoc",
     "rich",
+    "scipy",
     "zstandard",
 }
+
+#: Objects that each hold themselves and another one, and that leak, but perhaps for the last.
+LEAKY = """
+#include <stdio.h>
+#include <stdlib.h>
+void **volatile held;
+int main(void) {
+    for (int i = 0; i < 10; i++) {
+        held = malloc(100);
+        held[0] = held;
+        held[1] = malloc(50);
+    }
+    held = NULL;
+    puts("ready");
+    fflush(stdout);
+    getchar();
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def leaky_core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    program = compile_c(folder, "leaky", LEAKY)
+    with running(program) as process:
+        capture(process.pid, folder / "core")
+    return folder / "core"
 
 
 def loaded_by(code: str, *arguments: str | Path) -> set[str]:
@@ -131,3 +162,9 @@ class TestWhatIsLoaded:
     def test_a_subcommand_does_not_load_the_others(self) -> None:
         loaded = loaded_by_command("scan", "--help")
         assert {s for s in SUBCOMMANDS if f"kmemleak_core.cli.{s}" in loaded} == {"scan"}
+
+    @pytest.mark.parametrize("form", ["text", "list", "json", "kmemleak"])
+    def test_a_scan_loads_nothing_heavy(self, form: str, leaky_core: Path) -> None:
+        loaded = loaded_by_command("scan", "--format", form, leaky_core)
+        assert "kmemleak_core.leaks" in loaded
+        assert not loaded & HEAVY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,13 +24,16 @@ class JsonRenderer:
     name = "json"
 
     def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
-        """Write the document, its leaks one at a time; see `Renderer`."""
+        """Write the document, some of its leaks at a time; see `Renderer`."""
         # Everything beyond ASCII is written as an escape: no terminal can be harmed by it.
         head = json.dumps(_head(report, options), indent=1)
         out.write(head[: head.rindex("}")].rstrip() + ',\n "leaks": [')
         separator = "\n  "
-        for leak in _leaks(report, options):
-            out.write(separator + json.dumps(leak))
+        leaks = _leaks(report, options)
+        while some := list(islice(leaks, _CHUNK)):
+            # One a line: no value of a leak has a brace in it.
+            lines = json.dumps(some)[1:-1].replace("}, {", "},\n  {")
+            out.write(separator + lines)
             separator = ",\n  "
         out.write("\n ]\n}\n")
 

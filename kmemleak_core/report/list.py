@@ -25,14 +25,17 @@ class ListRenderer:
         """Write one line a leak; see `Renderer`."""
         rows, left_out = chosen_rows(report, options)
         table = report.leaks.array
-        digits = report.source.word_size * 2
+        address = f"0x%0{report.source.word_size * 2}x"
+        direct_line = f"{address} %d direct %d/%d %d -\n"
+        held_line = f"{address} %d indirect %d/%d %d {address}\n"
         out.write(_HEADER + "\n")
         for start in range(0, rows.size, _CHUNK):
             part = table[rows[start : start + _CHUNK]]
             heads = table["address"][part["head"]].tolist()
             out.writelines(
-                f"0x{address:0{digits}x} {size} {'direct' if direct else 'indirect'} "
-                f"{count}/{wanted} {group} {'-' if direct else f'0x{head:0{digits}x}'}\n"
+                direct_line % (address, size, count, wanted, group)
+                if direct
+                else held_line % (address, size, count, wanted, group, head)
                 for (address, size, count, wanted, direct, _, group, _), head in zip(
                     part.tolist(), heads, strict=True
                 )

@@ -83,17 +83,18 @@ class Summary:
         direct = leaks["direct"]
         direct_bytes = int(leaks["size"][direct].sum(dtype=np.uint64))
         direct_objects = int(np.count_nonzero(direct))
+        object_bytes, leaked_bytes = objects.nbytes, leaks.nbytes
         return cls(
             objects=len(objects),
-            object_bytes=objects.nbytes,
+            object_bytes=object_bytes,
             reachable_objects=len(objects) - len(leaks),
-            reachable_bytes=objects.nbytes - leaks.nbytes,
+            reachable_bytes=object_bytes - leaked_bytes,
             leaked_objects=len(leaks),
-            leaked_bytes=leaks.nbytes,
+            leaked_bytes=leaked_bytes,
             direct_objects=direct_objects,
             direct_bytes=direct_bytes,
             indirect_objects=len(leaks) - direct_objects,
-            indirect_bytes=leaks.nbytes - direct_bytes,
+            indirect_bytes=leaked_bytes - direct_bytes,
         )
 
 

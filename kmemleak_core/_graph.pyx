@@ -1,0 +1,290 @@
+# cython: embedsignature=False
+# Numbers are checked before a walk: checked arithmetic would only need the GIL.
+# cython: overflowcheck=False
+"""The loops over a reference graph: its part among some rows, its strong components, floods."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+import numpy as np
+
+cdef extern from *:
+    """
+    #define kmemleak_prefetch(p) __builtin_prefetch((p), 0, 3)
+    #define kmemleak_popcount(v) __builtin_popcountll(v)
+    """
+    void kmemleak_prefetch(const void*) nogil
+    int kmemleak_popcount(uint64_t) nogil
+
+cdef enum:
+    # Low bits of a target: the row. The others are the kind of pointer.
+    ROW = (1 << 30) - 1
+    # Of how many references of a row the targets are fetched before they are looked at.
+    ENTRY = 8
+    # How many rows lie between two steps of fetching.
+    AHEAD = 16
+
+
+def subgraph(
+    const int64_t[::1] offsets not None,
+    const uint32_t[::1] targets not None,
+    const int64_t[::1] rows not None,
+):
+    # The whole graph can be much larger than its part: only what is read of it is checked.
+    cdef Py_ssize_t n = _row_count(offsets), m = rows.shape[0]
+    _check_rows(rows, n, True)
+    # A bit for each row that is kept; how many are kept before each 64 of them.
+    kept_array = np.zeros((n >> 6) + 1, np.uint64)
+    before_array = np.empty((n >> 6) + 1, np.uint32)
+    inner_offsets_array = np.empty(m + 1, np.int64)
+    cdef uint64_t[::1] kept = kept_array
+    cdef uint32_t[::1] before = before_array
+    cdef int64_t[::1] inner_offsets = inner_offsets_array
+    cdef uint32_t[::1] inner
+    cdef int64_t count
+    with nogil:
+        _number(rows, kept, before)
+        count = _count_references(offsets, rows, targets.shape[0])
+    if count >= 0:
+        inner_array = np.empty(count, np.uint32)
+        inner = inner_array
+        with nogil:
+            count = _copy_inner(offsets, targets, rows, kept, before, inner_offsets, inner)
+    if count < 0:
+        raise ValueError("offsets that do not rise, or references that lead out of the graph")
+    return inner_offsets_array, inner_array[:count].copy()
+
+
+def strong_components(
+    const int64_t[::1] offsets not None, const uint32_t[::1] targets not None
+):
+    cdef Py_ssize_t n = _checked(offsets, targets)
+    label_array = np.zeros(n, np.uint32)
+    stack_array = np.empty(n, np.uint32)
+    at_array = np.empty(n, np.int64)
+    cdef uint32_t[::1] label = label_array
+    cdef uint32_t[::1] stack = stack_array
+    cdef int64_t[::1] at = at_array
+    cdef Py_ssize_t count = 0
+    if n:
+        with nogil:
+            count = _components(
+                n, &offsets[0], &targets[0] if targets.shape[0] else NULL,
+                &label[0], &stack[0], &at[0],
+            )
+    return label_array, count
+
+
+def flood(
+    const int64_t[::1] offsets not None,
+    const uint32_t[::1] targets not None,
+    const int64_t[::1] starts not None,
+):
+    cdef Py_ssize_t n = _checked(offsets, targets)
+    _check_rows(starts, n, False)
+    origin_array = np.full(n, -1, np.int32)
+    queue_array = np.empty(n, np.uint32)
+    cdef int32_t[::1] origin = origin_array
+    cdef uint32_t[::1] queue = queue_array
+    if n:
+        with nogil:
+            _flood(
+                n, &offsets[0], &targets[0] if targets.shape[0] else NULL, starts,
+                &origin[0], &queue[0],
+            )
+    return origin_array
+
+
+cdef Py_ssize_t _row_count(const int64_t[::1] offsets) except -1:
+    cdef Py_ssize_t n = offsets.shape[0] - 1
+    if n < 0 or n > ROW:
+        raise ValueError(f"{n + 1} offsets: a graph has fewer than 2**30 rows, and one more offset")
+    return n
+
+
+cdef Py_ssize_t _checked(const int64_t[::1] offsets, const uint32_t[::1] targets) except -1:
+    """Return the number of rows of a graph in which nothing leads out of its arrays."""
+    cdef Py_ssize_t n = _row_count(offsets), i
+    cdef int64_t total = targets.shape[0]
+    cdef bint sound
+    cdef uint32_t last = 0
+    with nogil:
+        sound = offsets[0] == 0 and offsets[n] == total
+        for i in range(n):
+            sound &= offsets[i] <= offsets[i + 1]
+        for i in range(total):
+            if targets[i] & ROW > last:
+                last = targets[i] & ROW
+    if not sound or total and last >= n:
+        raise ValueError("offsets that do not rise, or references that lead out of the graph")
+    return n
+
+
+cdef int _check_rows(const int64_t[::1] rows, Py_ssize_t n, bint rising) except -1:
+    cdef Py_ssize_t i
+    cdef bint sound = True
+    with nogil:
+        for i in range(rows.shape[0]):
+            sound &= 0 <= rows[i] < n
+            if rising and i:
+                sound &= rows[i - 1] < rows[i]
+    if not sound:
+        raise ValueError(f"rows that are not in a graph of {n}, or do not rise")
+    return 0
+
+
+cdef void _number(
+    const int64_t[::1] rows, uint64_t[::1] kept, uint32_t[::1] before
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint32_t total = 0
+    for i in range(rows.shape[0]):
+        kept[rows[i] >> 6] |= <uint64_t>1 << (rows[i] & 63)
+    for i in range(kept.shape[0]):
+        before[i] = total
+        total += <uint32_t>kmemleak_popcount(kept[i])
+
+
+cdef int64_t _count_references(
+    const int64_t[::1] offsets, const int64_t[::1] rows, int64_t total
+) noexcept nogil:
+    """Return how many references the rows hold, or -1 where offsets do not rise."""
+    cdef Py_ssize_t i, m = rows.shape[0]
+    cdef int64_t begin, end = 0, count = 0
+    for i in range(m):
+        if i + AHEAD < m:
+            kmemleak_prefetch(&offsets[rows[i + AHEAD]])
+        begin = offsets[rows[i]]
+        if begin < end:
+            return -1
+        end = offsets[rows[i] + 1]
+        if end < begin or end > total:
+            return -1
+        count += end - begin
+    return count
+
+
+cdef int64_t _copy_inner(
+    const int64_t[::1] offsets, const uint32_t[::1] targets, const int64_t[::1] rows,
+    const uint64_t[::1] kept, const uint32_t[::1] before, int64_t[::1] inner_offsets,
+    uint32_t[::1] inner,
+) noexcept nogil:
+    """Copy the references to rows that are kept; return their number, -1 if one leads out."""
+    cdef Py_ssize_t i, m = rows.shape[0], n = offsets.shape[0] - 1
+    cdef int64_t k, count = 0
+    cdef uint32_t row
+    cdef uint64_t bit, bits
+    for i in range(m):
+        if i + AHEAD < m and offsets[rows[i + AHEAD]] < targets.shape[0]:
+            kmemleak_prefetch(&targets[offsets[rows[i + AHEAD]]])
+        inner_offsets[i] = count
+        for k in range(offsets[rows[i]], offsets[rows[i] + 1]):
+            row = targets[k] & ROW
+            if row >= n:
+                return -1
+            bits = kept[row >> 6]
+            bit = <uint64_t>1 << (row & 63)
+            if bits & bit:
+                inner[count] = before[row >> 6] + <uint32_t>kmemleak_popcount(bits & (bit - 1))
+                count += 1
+    inner_offsets[m] = count
+    return count
+
+
+cdef Py_ssize_t _components(
+    Py_ssize_t n, const int64_t* offsets, const uint32_t* targets,
+    uint32_t* label, uint32_t* stack, int64_t* at,
+) noexcept nogil:
+    # D. J. Pearce, "A space-efficient algorithm for finding strongly connected components"
+    # (2016): one number a row instead of Tarjan's two. It is 0 while the row is not visited;
+    # then the least number of an open row that it leads to; and once its component is complete
+    # one that counts down from n, which no open row's number reaches. A row is on the path that
+    # is walked, or waits for its component's root: both stacks share one array, from either end.
+    # `at` holds, for each row on the path, where it stands in its references, times two, plus
+    # whether it can still be a root.
+    cdef Py_ssize_t first, depth, waiting = n
+    cdef int64_t edge, end
+    cdef uint32_t row, target, number = 1, component = <uint32_t>n
+    for first in range(n):
+        if label[first]:
+            continue
+        row = <uint32_t>first
+        depth = 0
+        stack[0] = row
+        at[0] = offsets[row] << 1 | 1
+        label[row] = number
+        number += 1
+        while True:
+            edge = at[depth] >> 1
+            if edge < offsets[row + 1]:
+                target = targets[edge] & ROW
+                if not label[target]:
+                    depth += 1
+                    row = target
+                    stack[depth] = row
+                    at[depth] = offsets[row] << 1 | 1
+                    label[row] = number
+                    number += 1
+                    # What it refers to is fetched while the first of that is visited.
+                    end = min(offsets[row + 1], offsets[row] + ENTRY)
+                    for edge in range(offsets[row], end):
+                        kmemleak_prefetch(&label[targets[edge] & ROW])
+                    continue
+                # Now, or by what was found while it was visited: the reference stays the one
+                # looked at until its target is done.
+                if label[target] < label[row]:
+                    label[row] = label[target]
+                    at[depth] &= ~<int64_t>1
+                at[depth] += 2
+                continue
+            if at[depth] & 1:
+                number -= 1
+                while waiting < n and label[row] <= label[stack[waiting]]:
+                    label[stack[waiting]] = component
+                    waiting += 1
+                    number -= 1
+                label[row] = component
+                component -= 1
+                if depth == 0:
+                    break
+                depth -= 1
+            else:
+                # It waits where the path's end was, or further: never in the path's way.
+                depth -= 1
+                waiting -= 1
+                stack[waiting] = row
+            row = stack[depth]
+    for first in range(n):
+        label[first] = <uint32_t>n - label[first]
+    return n - <Py_ssize_t>component
+
+
+cdef void _flood(
+    Py_ssize_t n, const int64_t* offsets, const uint32_t* targets, const int64_t[::1] starts,
+    int32_t* origin, uint32_t* queue,
+) noexcept nogil:
+    cdef Py_ssize_t head = 0, tail = 0, i
+    cdef int64_t k
+    cdef uint32_t row, target, ahead
+    for i in range(starts.shape[0]):
+        row = <uint32_t>starts[i]
+        if origin[row] < 0:
+            origin[row] = <int32_t>row
+            queue[tail] = row
+            tail += 1
+    while head < tail:
+        row = queue[head]
+        head += 1
+        # What is in the queue is known: rows far ahead have their place in the references
+        # fetched, nearer ones the references, the nearest the rows that these lead to.
+        if head + 3 * AHEAD < tail:
+            kmemleak_prefetch(&offsets[queue[head + 3 * AHEAD]])
+            kmemleak_prefetch(&targets[offsets[queue[head + 2 * AHEAD]]])
+            ahead = queue[head + AHEAD]
+            for k in range(offsets[ahead], min(offsets[ahead + 1], offsets[ahead] + ENTRY)):
+                kmemleak_prefetch(&origin[targets[k] & ROW])
+        for k in range(offsets[row], offsets[row + 1]):
+            target = targets[k] & ROW
+            if origin[target] < 0:
+                origin[target] = origin[row]
+                queue[tail] = target
+                tail += 1
