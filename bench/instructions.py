@@ -38,6 +38,7 @@ def works() -> Iterator[tuple[str, Callable[[int], tuple[Callable[[], object], i
     from kmemleak_core._heap import ChunkWalk
     from kmemleak_core._index import AddressIndex
     from kmemleak_core._mark import mark
+    from kmemleak_core._replay import ALLOC, FREE, live_set, replay_granules
     from kmemleak_core._scan import extract_references
 
     from .synthetic import BASE, fill_words, lay_out, make_heap
@@ -87,12 +88,30 @@ def works() -> Iterator[tuple[str, Callable[[int], tuple[Callable[[], object], i
         assert run() >= count - 1
         return run, count
 
+    def events(live: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Make a log: each event frees the oldest object, or allocates where it was."""
+        at = np.arange(live, dtype=np.uint64) * np.uint64(64) + np.uint64(BASE)
+        address = np.resize(np.repeat(at, 2), count)
+        kind = np.resize(np.array([ALLOC, FREE], dtype=np.uint8), count)
+        return kind, address, np.full(count, 48, dtype=np.uint64)
+
+    def replay_backwards(count: int) -> tuple[Callable[[], object], int]:
+        kind, address, _ = events(1000, count)
+        return lambda: live_set(kind, address), count
+
+    def replay_forwards(count: int) -> tuple[Callable[[], object], int]:
+        log = events(1000, count)
+        assert replay_granules(*log, 64, 16) is not None
+        return lambda: replay_granules(*log, 64, 16), count
+
     yield "filter a word", lambda count: scan(0.0, count)
     yield "resolve a candidate", resolve
     yield "list a reference", lambda count: scan(1.0, count)
     yield "follow a reference", walk
     yield "index an object", build
     yield "walk over a chunk", chunks
+    yield "find what is live", replay_backwards
+    yield "replay an event", replay_forwards
 
 
 def count_inside() -> None:
