@@ -160,6 +160,11 @@ def _targets() -> list[Target]:
         Target(f"walk the heap, {l_core:,} objects, warm", "M chunks/s", 30, 20,
                partial(_rate, "walk the heap of a core", l_core), higher=True),
         *(
+            Target(f"{what}, {e7:,} events", "M events/s", rate, rate, partial(_rate, what, e7),
+                   higher=True)
+            for what, rate in (("live set of a log", 400), ("replay a log forwards", 60))
+        ),
+        *(
             Target(f"instructions to {what}, at AVX2", "", limit, limit,
                    partial(_noted, "count instructions", 0, what, tool="callgrind"))
             for what, limit in (("filter a word", 3.5), ("resolve a candidate", 50))
