@@ -139,7 +139,7 @@ def bench_scan_image(benchmark, case, heap):
     shape, size = case
     result = measure(
         benchmark,
-        lambda: km.scan_image(heap.image, heap.objects, heap.roots),
+        lambda: km.scan_image(heap.image, heap.objects, heap.roots, threads=1),
         work=f"index, lists and walk, {shape}",
         size=size,
         units=len(heap.objects),

@@ -74,9 +74,10 @@ def bench_ours(benchmark, core):
     report = km.scan(core)
     result = report.result
     assert result is not None
+    arguments = result.image, result.objects, result.roots
     again = measure(
         benchmark,
-        lambda: km.scan_image(result.image, result.objects, result.roots, options=result.options),
+        lambda: km.scan_image(*arguments, options=result.options, threads=1),
         work=WORK,
         size=OBJECTS,
         units=scaled(OBJECTS),

@@ -59,7 +59,7 @@ def measure(count: int, figures: Figures) -> None:
         "index": lambda: AddressIndex(address, size),
         "lists": lambda: extract_references(view, index, address, size, step=8),
         "walk": lambda: mark(offsets, targets, heap.objects.min_count, roots),
-        "whole scan": lambda: km.scan_image(heap.image, heap.objects, heap.roots),
+        "whole scan": lambda: km.scan_image(heap.image, heap.objects, heap.roots, threads=1),
         "scipy": lambda: alternatives.walk_by_scipy(offsets, rows, count, rows_of_roots),
         **_in_python(heap),
     }
