@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.compare import best, slower
-from bench.instructions import LIMITS
+from bench.instructions import LIMITS, own_instructions
 from bench.report import MARKS, replace_figures, rows
 from bench.run import Measurement, Run, read_run
 from bench.synthetic import BASE, fill_words, lay_out, make_list
@@ -126,6 +126,25 @@ def test_the_page_has_its_marks():
 
 def test_instruction_counts_have_limits_above_zero():
     assert all(entry["limit"] > 0 for entry in json.loads(LIMITS.read_text()).values())
+
+
+def test_a_functions_own_instructions_are_those_it_does_not_call():
+    dump = "\n".join(
+        [
+            "fn=(1) kml_resolve_some",
+            "12 100",
+            "cfn=(2) other",
+            "calls=1 40",
+            "13 5000",
+            "+1 20",
+            "fn=(2)",
+            "40 5000",
+            "fn=(1)",
+            "* 3",
+            "totals: 5123",
+        ]
+    )
+    assert own_instructions(dump, "kml_resolve") == 123
 
 
 def test_synthetic_objects_do_not_overlap_and_pointers_hit_them():
