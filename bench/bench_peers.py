@@ -74,9 +74,10 @@ def bench_ours(benchmark, core):
     report = km.scan(core)
     result = report.result
     assert result is not None
+    arguments = result.image, result.objects, result.roots
     again = measure(
         benchmark,
-        lambda: km.scan_image(result.image, result.objects, result.roots, options=result.options),
+        lambda: km.scan_image(*arguments, options=result.options, threads=1),
         work=WORK,
         size=OBJECTS,
         units=scaled(OBJECTS),
@@ -104,20 +105,26 @@ def bench_peer(benchmark, peer, leaks, tmp_path):
     )
     command = [*before, str(program), str(scaled(OBJECTS)), str(MEAN), str(SHARE)]
     surroundings = {**os.environ, **environment, "HEAP_CHECK_DUMP_DIRECTORY": str(tmp_path)}
-    done = measure(
-        benchmark,
-        lambda: subprocess.run(
+    outputs = []
+
+    def search():
+        done = subprocess.run(
             command, env=surroundings, capture_output=True, text=True, check=False
-        ),
+        )
+        outputs.append(done.stdout + done.stderr)
+
+    measure(
+        benchmark,
+        search,
         work=WORK,
         size=OBJECTS,
         units=scaled(OBJECTS),
         tool=peer,
-        rounds=1,
+        rounds=1 if peer == "Memcheck" else 5,
     )
-    output = done.stdout + done.stderr
-    seconds = re.search(r"^seconds (\S+)$", output, re.MULTILINE)
-    if seconds is None:
+    output = outputs[0]
+    seconds = [re.search(r"^seconds (\S+)$", told, re.MULTILINE) for told in outputs]
+    if not all(seconds):
         pytest.skip(f"{peer} does not run here: {output.strip().splitlines()[-1:]}")
     if tells:
         found = re.search(tells, output, re.MULTILINE)
@@ -125,4 +132,4 @@ def bench_peer(benchmark, peer, leaks, tmp_path):
         # Stale words in registers and on the stack hold a handful here and there.
         assert abs(int(found[1]) - leaks) <= 5
     # What was timed is the whole program; what counts is what it says of its search.
-    benchmark.extra_info["seconds"] = float(seconds[1])
+    benchmark.extra_info["seconds"] = min(float(found[1]) for found in seconds)

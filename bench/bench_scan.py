@@ -21,7 +21,7 @@ from .synthetic import fill_words, lay_out
 WORDS_AT = 0x1000_0000
 WORDS, FEW_WORDS = scaled(1 << 25), scaled(1 << 20)
 SHARES = [0.001, 0.05, 0.5]
-SIZES = [1_000_000, 10_000_000, huge(100_000_000, "8 GB")]
+SIZES = [1_000_000, 10_000_000, huge(100_000_000, 6)]
 #: What the loops can take in seconds, not hours.
 SMALL = 100_000
 

@@ -51,13 +51,20 @@ def bench_kmemleak_scan(benchmark, core, core_bytes, tmp_path):
         memory=core_bytes,
         rounds=5,
     )
-    told = tmp_path / "report.json"
-    run(kmemleak("scan", "--json", "--limit", "1", "-o", told, core))
-    counters = json.loads(told.read_text())["counters"]
-    benchmark.extra_info.update(
-        {"peak MB": peak_bytes(kmemleak("scan", core)) / 1e6}
-        | {name: value for name, value in counters.items() if name.endswith("_seconds")}
-    )
+    benchmark.extra_info["peak MB"] = peak_bytes(kmemleak("scan", core)) / 1e6
+    benchmark.extra_info.update(parts_of_a_scan(core, tmp_path))
+
+
+def parts_of_a_scan(core, folder, rounds=3):
+    """Return the seconds that a scan says its parts took, of each the fewest."""
+    best = {}
+    for number in range(rounds):
+        told = folder / f"report{number}.json"
+        run(kmemleak("scan", "--json", "--limit", "1", "-o", told, core))
+        for name, value in json.loads(told.read_text())["counters"].items():
+            if name.endswith("_seconds"):
+                best[name] = min(value, best.get(name, value))
+    return best
 
 
 def bench_walk_the_heap(benchmark, core, core_bytes):

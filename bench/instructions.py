@@ -3,7 +3,8 @@
 Instructions do not depend on the clock, nor on who else is busy: what a noisy machine can still
 check. Each work is run under callgrind on n and on 2 n units, and the difference divided by n: all
 that does not grow with the work drops out. Counted are the instructions of whatever runs, be it
-ours, numpy's or the allocator's. Valgrind has no AVX-512, so that the level is AVX2.
+ours, numpy's or the allocator's; or, for a part of a work, those of one function alone. Valgrind
+has no AVX-512, so that the level is AVX2.
 
 ``python -m bench.instructions`` exits with 1 if a limit is passed; with ``--update`` it sets the
 limits anew, so much above what it counts as another compiler may cost.
@@ -30,6 +31,8 @@ LIMITS = Path(__file__).with_suffix(".json")
 MARGIN = 1.15
 #: Words, objects, chunks or references that are the n of each work.
 UNITS = 1 << 15
+#: Parts: the work, and how the names of the C functions begin that do it.
+PARTS = {"resolve a candidate": ("list a reference", "kml_resolve")}
 
 
 def works() -> Iterator[tuple[str, Callable[[int], tuple[Callable[[], object], int]]]]:
@@ -38,6 +41,7 @@ def works() -> Iterator[tuple[str, Callable[[int], tuple[Callable[[], object], i
     from kmemleak_core._heap import ChunkWalk
     from kmemleak_core._index import AddressIndex
     from kmemleak_core._mark import mark
+    from kmemleak_core._replay import ALLOC, FREE, live_set, replay_granules
     from kmemleak_core._scan import extract_references
 
     from .synthetic import BASE, fill_words, lay_out, make_heap
@@ -87,12 +91,30 @@ def works() -> Iterator[tuple[str, Callable[[int], tuple[Callable[[], object], i
         assert run() >= count - 1
         return run, count
 
+    def events(live: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Make a log: each event frees the oldest object, or allocates where it was."""
+        at = np.arange(live, dtype=np.uint64) * np.uint64(64) + np.uint64(BASE)
+        address = np.resize(np.repeat(at, 2), count)
+        kind = np.resize(np.array([ALLOC, FREE], dtype=np.uint8), count)
+        return kind, address, np.full(count, 48, dtype=np.uint64)
+
+    def replay_backwards(count: int) -> tuple[Callable[[], object], int]:
+        kind, address, _ = events(1000, count)
+        return lambda: live_set(kind, address), count
+
+    def replay_forwards(count: int) -> tuple[Callable[[], object], int]:
+        log = events(1000, count)
+        assert replay_granules(*log, 64, 16) is not None
+        return lambda: replay_granules(*log, 64, 16), count
+
     yield "filter a word", lambda count: scan(0.0, count)
-    yield "resolve a candidate", resolve
+    yield "look an address up", resolve
     yield "list a reference", lambda count: scan(1.0, count)
     yield "follow a reference", walk
     yield "index an object", build
     yield "walk over a chunk", chunks
+    yield "find what is live", replay_backwards
+    yield "replay an event", replay_forwards
 
 
 def count_inside() -> None:
@@ -131,14 +153,40 @@ def count() -> dict[str, float]:
             text = dump.read_text(encoding="utf-8", errors="replace")
             told = re.search(r"^desc: Trigger: Client Request: (.*)/(\d+)$", text, re.MULTILINE)
             total = re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE)
-            if told and total:
-                totals.setdefault(told[1], []).append((int(told[2]), int(total[1])))
+            if not told or not total:
+                continue
+            totals.setdefault(told[1], []).append((int(told[2]), int(total[1])))
+            for part, (work, function) in PARTS.items():
+                if work == told[1]:
+                    own = own_instructions(text, function)
+                    totals.setdefault(part, []).append((int(told[2]), own))
     return {
         name: (more - less) / (larger - smaller)
         for name, ((smaller, less), (larger, more)) in (
             (name, sorted(pair)) for name, pair in totals.items()
         )
     }
+
+
+def own_instructions(dump: str, function: str) -> int:
+    """Add up what callgrind's file says of functions themselves, without those they call."""
+    names: dict[str, str] = {}
+    own, inside, called = 0, False, False
+    for line in dump.splitlines():
+        if found := re.match(r"c?fn=\((\d+)\)(?: (.*))?$", line):
+            number, name = found.groups()
+            names.setdefault(number, name)
+            if line.startswith("fn="):
+                inside = names[number].startswith(function)
+        elif line.startswith("calls="):
+            called = True  # the next line counts the callee's instructions
+        elif re.match(r"[0-9+*-]", line):
+            if inside and not called:
+                own += int(line.split()[1])
+            called = False
+    if not own:
+        raise SystemExit(f"no function's name begins with {function}: see PARTS")
+    return own
 
 
 def main() -> int:

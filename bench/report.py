@@ -17,6 +17,8 @@ from .run import Measurement, Run, read_run
 from .targets import TARGETS, Target
 
 COLUMNS = ("what", "target", "floor", "this run", "", "of reading", "others take")
+#: Of the table where the output is no terminal.
+WIDTH = 180
 MARKS = "<!-- figures: make bench-docs writes them -->", "<!-- end of figures -->"
 
 
@@ -80,11 +82,27 @@ def show(run: Run) -> None:
         table.add_row(*cells, style=None if cells[4] != "–" else "dim")
         verdict = table.columns[4]._cells  # the verdict alone is coloured
         verdict[-1] = f"[{colours.get(cells[4], 'dim')}]{cells[4]}"
-    width = None if sys.stdout.isatty() else 180
-    console = Console(width=width)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     for line in _notes(run):
         console.print(line)
+
+
+def show_all(run: Run) -> None:
+    """Print every measurement, target or not."""
+    table = Table("what", "objects", "by", "fastest", "a unit", "GB/s", "of reading")
+    for one in run.measurements:
+        rate = one.bytes_a_second
+        table.add_row(
+            one.work,
+            f"{one.size:,}" if one.size else "",
+            one.tool,
+            f"{_number(one.seconds * 1e3)} ms",
+            f"{_number(one.nanoseconds)} ns" if one.units != 1 else "",
+            _number(rate / 1e9) if rate else "",
+            f"{rate / one.bandwidth:.0%}" if rate else "",
+        )
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def markdown(run: Run) -> str:
@@ -107,8 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("run", type=Path, help="file that --benchmark-json wrote")
     parser.add_argument("--into", type=Path, help="page of Markdown to write the table into")
+    parser.add_argument("--all", action="store_true", help="show every measurement too")
     asked = parser.parse_args()
     run = read_run(asked.run)
+    if asked.all:
+        show_all(run)
     show(run)
     if asked.into:
         replace_figures(asked.into, run)

@@ -11,7 +11,7 @@ from typing import Any
 from .measuring import OURS
 
 #: Parts of the names of benchmarks that time something else than this package.
-OTHERS = ("intervaltree", "dict", "numpy", "scipy", "bisect", "python")
+OTHERS = ("intervaltree", "dict", "numpy", "scipy", "bisect", "in_python", "walk_python")
 
 
 @dataclass(frozen=True, slots=True)

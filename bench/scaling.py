@@ -1,7 +1,8 @@
 """Plots what an object costs, from ten thousand objects to ten million, ours and what others take.
 
 ``python -m bench.scaling OUT.svg`` measures and plots; the figures go into a JSON file beside it.
-One hundred million objects (index and lists alone; 12 GB) where KMEMLEAK_BENCH_HUGE is set.
+One hundred million objects (index and lists alone; 12 GB) where KMEMLEAK_BENCH_HUGE is set and
+there is room.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from kmemleak_core._mark import mark
 from kmemleak_core._scan import extract_references
 
 from . import alternatives
-from .measuring import HUGE
+from .measuring import HUGE, free_gigabytes
 from .synthetic import BASE, POINTER_SHARE, SyntheticHeap, fill_words, lay_out, make_heap
 
 SIZES = [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
 MOST = 100_000_000
+#: Memory that these take.
+GIGABYTES = 12
 #: Objects beyond which another way takes minutes, or more memory than there is.
 LIMITS = {"numpy": 3_000_000, "scipy": 3_000_000, "bisect": 300_000, "intervaltree": 100_000}
 #: Nanoseconds an object, by what was done and how many objects there were.
@@ -56,7 +59,7 @@ def measure(count: int, figures: Figures) -> None:
         "index": lambda: AddressIndex(address, size),
         "lists": lambda: extract_references(view, index, address, size, step=8),
         "walk": lambda: mark(offsets, targets, heap.objects.min_count, roots),
-        "whole scan": lambda: km.scan_image(heap.image, heap.objects, heap.roots),
+        "whole scan": lambda: km.scan_image(heap.image, heap.objects, heap.roots, threads=1),
         "scipy": lambda: alternatives.walk_by_scipy(offsets, rows, count, rows_of_roots),
         **_in_python(heap),
     }
@@ -170,7 +173,7 @@ def main() -> None:
             gc.collect()
             told = ", ".join(f"{n} {c[count]:.3g}" for n, c in figures.items() if count in c)
             print(f"{count:,} objects, ns each: {told}", flush=True)
-        if HUGE:
+        if HUGE and free_gigabytes() > GIGABYTES:
             measure_most(figures)
         for costs in figures.values():
             costs.update({count: round(cost, 1) for count, cost in costs.items()})

@@ -96,7 +96,7 @@ def _seconds(work: str, size: int, run: Run) -> Told | None:
 
 def _milliseconds(name: str, run: Run) -> Told | None:
     one = run.named(name)
-    return one and (one.seconds * 1e3, one)
+    return one and (one.seconds * 1e3, None)
 
 
 def _noted(work: str, size: int, key: str, run: Run, tool: str = OURS) -> Told | None:
@@ -163,6 +163,11 @@ def _targets() -> list[Target]:
                partial(_rate, "live set of a log", e7), higher=True),
         Target("replay a log forwards", "M events/s", 60, 60,
                partial(_rate, "replay a log forwards", e7), higher=True),
+        *(
+            Target(f"{what}, {e7:,} events", "M events/s", rate, rate, partial(_rate, what, e7),
+                   higher=True)
+            for what, rate in (("live set of a log", 400), ("replay a log forwards", 60))
+        ),
         *(
             Target(f"instructions to {what}, at AVX2", "", limit, limit,
                    partial(_noted, "count instructions", 0, what, tool="callgrind"))
