@@ -1,4 +1,4 @@
-"""Reference of the address index: which object does a value point into?
+"""Reference of the address index: it finds the object that a value points into.
 
 A *target* is a ``uint32``: the object's row in its low 30 bits (`ROWS`), the kind of pointer in
 the two above: 0 to the object's start, 1 to its interior, 2 one past its end. `NO_TARGET` is none.

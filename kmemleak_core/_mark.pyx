@@ -7,7 +7,7 @@ from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64
 from libc.stdlib cimport free, malloc
 
 from ._index cimport NONE, ROW_BITS, ROW_MASK, AddressIndex
-from ._scan cimport ImageView, Pass
+from ._scan cimport ImageView, _Pass
 
 
 cdef extern from "_memory.h" nogil:
@@ -213,7 +213,7 @@ cdef class _ListMark(_Mark):
         cdef const uint32_t* targets = &self.targets[0] if self.targets.shape[0] else NULL
         cdef const uint8_t* marks = &self.marks[0]
         cdef const uint32_t* gray = self.gray
-        cdef bint simple = self.simple
+        cdef bint simple = self.simple, narrow
         # Some rows at a time, in stages that each ask for the memory that a later one reads.
         while self.head < self.tail:
             while offsets_until < min(self.tail, self.head + 4 * ROWS):
@@ -226,12 +226,16 @@ cdef class _ListMark(_Mark):
                 lists_until += 1
             filled = 0
             last = min(self.tail, self.head + ROWS)
+            # Few rows wait: a new one is up next, and its offsets are wanted as soon as its mark.
+            narrow = self.tail - self.head < ROWS
             while self.head < last:
                 row = gray[self.head]
                 self.head += 1
                 for at in range(offsets[row], offsets[row + 1]):
                     target = targets[at]
                     prefetch(marks + (target & ROW_MASK))
+                    if narrow:
+                        prefetch(offsets + (target & ROW_MASK))
                     if not simple:
                         prefetch(&self.count[0] + (target & ROW_MASK))
                         sources[filled] = row
@@ -264,7 +268,7 @@ def mark(const int64_t[::1] offsets, const uint32_t[::1] targets, const int32_t[
     return state.run(roots, modified)
 
 
-cdef class _GrayPass(Pass):
+cdef class _GrayPass(_Pass):
     # Hands what it finds to a marking at once.
     cdef _Mark state
 

@@ -42,7 +42,7 @@ cdef class ImageView:
 # One sequential pass over ranges of memory: candidates are collected, resolved together, and
 # handed to emit(), which a subclass overrides. Ranges are r of start[r], size[r]; owner[r] is the
 # row that one is part of, −1 for none; without the array range r is row r.
-cdef class Pass:
+cdef class _Pass:
     cdef ImageView view
     cdef AddressIndex index
     cdef const uint64_t[::1] start

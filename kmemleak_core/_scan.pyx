@@ -224,7 +224,7 @@ cdef inline void prefetch_piece(const uint8_t* data, uint64_t nbytes) noexcept n
         at += 64
 
 
-cdef class Pass:
+cdef class _Pass:
 
     def __cinit__(self, ImageView view, AddressIndex index, const uint64_t[::1] start,
                   const uint64_t[::1] size, const int64_t[::1] owner, int step, uint64_t mask):
@@ -454,7 +454,7 @@ cdef class Pass:
         }
 
 
-cdef class _ReferencePass(Pass):
+cdef class _ReferencePass(_Pass):
     # Keeps the targets, and for each range how many there were by its end.
     cdef int64_t[::1] offsets
     cdef Column found
@@ -488,7 +488,7 @@ cdef class _ReferencePass(Pass):
                 self.found.data = NULL
 
 
-cdef class _WordPass(Pass):
+cdef class _WordPass(_Pass):
     # Keeps the words themselves: where, what, whose.
     cdef Column found_places
     cdef Column found_values

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import workers
 from ._index import NO_TARGET, AddressIndex
 from ._mark import mark, mark_by_scanning
 from ._scan import extract_references
-from . import workers
 from .errors import UsageError
 from .image import MemoryImage
 from .objects import ObjectFlags, ObjectTable

@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from intervaltree import IntervalTree
-from kmemleak_core._index import AddressIndex
 
+from kmemleak_core._index import AddressIndex
 from kmemleak_core._tracker import RECORD, ObjectStore
 
 TOP = 2**64 - 1
