@@ -31,6 +31,19 @@ def subgraph(
         Rows of the part, without kinds.
     """
 
+def reverse(
+    offsets: NDArray[np.int64], targets: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Turn references around.
+
+    Returns
+    -------
+    offsets : ndarray of int64, shape (n + 1,)
+        References to row i are entries ``offsets[i]:offsets[i + 1]``.
+    sources : ndarray of uint32
+        The rows that they come from, rising, each with the kind of its target.
+    """
+
 def strong_components(
     offsets: NDArray[np.int64], targets: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint32], int]:

@@ -54,6 +54,36 @@ def subgraph(
     return inner_offsets_array, inner_array[:count].copy()
 
 
+def reverse(const int64_t[::1] offsets not None, const uint32_t[::1] targets not None):
+    cdef Py_ssize_t n = _checked(offsets, targets), i
+    cdef int64_t k, total = 0, here
+    ends_array = np.zeros(n + 1, np.int64)
+    sources_array = np.empty(targets.shape[0], np.uint32)
+    cdef int64_t[::1] ends = ends_array
+    cdef uint32_t[::1] sources = sources_array
+    with nogil:
+        for k in range(targets.shape[0]):
+            if k + AHEAD < targets.shape[0]:
+                kmemleak_prefetch(&ends[targets[k + AHEAD] & ROW])
+            ends[targets[k] & ROW] += 1
+        # From how many there are to where each row's begin, which placing moves to their end.
+        for i in range(n):
+            here = ends[i]
+            ends[i] = total
+            total += here
+        for i in range(n):
+            for k in range(offsets[i], offsets[i + 1]):
+                if k + 2 * AHEAD < targets.shape[0]:
+                    kmemleak_prefetch(&ends[targets[k + 2 * AHEAD] & ROW])
+                here = ends[targets[k] & ROW]
+                ends[targets[k] & ROW] += 1
+                sources[here] = <uint32_t>i | (targets[k] & ~<uint32_t>ROW)
+        for i in range(n, 0, -1):
+            ends[i] = ends[i - 1]
+        ends[0] = 0
+    return ends_array, sources_array
+
+
 def strong_components(
     const int64_t[::1] offsets not None, const uint32_t[::1] targets not None
 ):

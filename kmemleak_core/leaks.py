@@ -251,7 +251,7 @@ class LeakGroup:
         return self.nbytes - self.direct_bytes
 
 
-def build_leaks(result: Scanned) -> LeakTable:
+def build_leaks(result: Scanned, graph: LeakGraph | None = None) -> LeakTable:
     """Turn the white objects of a scan into a table, and find the heads among them.
 
     Strongly connected components of the graph of leaks: each component that no other leak
@@ -261,7 +261,10 @@ def build_leaks(result: Scanned) -> LeakTable:
     Parameters
     ----------
     result
-        A scan's result. Without a reference graph every leak is direct.
+        A scan's result.
+    graph
+        References between the leaks; None: they are cut out of the result's. Where it has none
+        either, every leak is direct.
     """
     rows = np.flatnonzero(result.white)
     objects = result.objects
@@ -276,7 +279,8 @@ def build_leaks(result: Scanned) -> LeakTable:
         position = np.empty(len(objects), np.int64)
         position[objects.order] = np.arange(len(objects))
         array["order"] = position[rows]
-    graph = leak_graph(result.references, rows)
+    if graph is None:
+        graph = leak_graph(result.references, rows)
     array["head"] = np.arange(rows.size)
     array["direct"] = True
     if graph.targets.size:

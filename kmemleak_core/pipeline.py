@@ -83,7 +83,7 @@ class AnalyseOptions:
     threads
         How many may work at once; None: as many as this process may use processors.
     low_memory
-        Keep no reference graph: every leak is then told as a direct one.
+        Keep no reference graph; the report is the same.
     """
 
     sysroot: Path | None = None

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import workers
-from ._index import NO_TARGET, AddressIndex
+from ._graph import reverse, subgraph
+from ._index import NO_TARGET, ROWS, AddressIndex
 from ._mark import mark, mark_by_scanning
 from ._scan import extract_references
 from .errors import UsageError
@@ -76,6 +77,14 @@ class References:
     offsets: NDArray[np.int64]
     targets: NDArray[np.uint32]
 
+    def reverse(self) -> References:
+        """Turn the lists around: what refers to each object, by rising row of who does.
+
+        Kinds of pointer stay with the references. Takes some 10 ns a reference, and as much
+        memory as these lists do.
+        """
+        return References(*reverse(self.offsets, self.targets))
+
 
 @dataclass
 class ScanResult:
@@ -128,9 +137,60 @@ class ScanResult:
     @cached_property
     def leaks(self) -> LeakTable:
         """The white objects as a table."""
+        from .clusters import LeakGraph
         from .leaks import build_leaks
 
-        return build_leaks(self)
+        among = self.references_among(np.flatnonzero(self.white))
+        return build_leaks(self, LeakGraph(among.offsets, among.targets))
+
+    def references_among(self, rows: NDArray[np.int64]) -> References:
+        """Find the references of some objects to each other.
+
+        Parameters
+        ----------
+        rows
+            ``(m,)``, rising.
+
+        Returns
+        -------
+        References
+            Between m rows; ``rows[i]`` is row i, and targets are rows without kinds. After a scan
+            with little memory these objects are scanned for it.
+        """
+        if self.references is not None:
+            return References(*subgraph(self.references.offsets, self.references.targets, rows))
+        objects, options = self.objects, self.options
+        start, size, _, first_range = scan_plan(objects)
+        of = np.arange(rows.size)
+        ranges = rows
+        if first_range is not None:
+            many = first_range[rows + 1] - first_range[rows]
+            of = np.repeat(of, many)
+            skipped = np.cumsum(many) - many
+            ranges = np.arange(of.size) - skipped[of] + first_range[rows][of]
+        # One past an end is the neighbour's where there is one, whether or not it is among them.
+        flags = objects.flags[rows]
+        after = np.minimum(rows + 1, len(objects) - 1)
+        beside = objects.address[after] == objects.address[rows] + objects.size[rows]
+        flags[beside] |= np.uint8(ObjectFlags.EXACT_END)
+        offsets, targets, _ = extract_references(
+            self.image.engine,
+            AddressIndex(
+                objects.address[rows],
+                objects.size[rows],
+                flags,
+                inclusive_end=options.end_pointers,
+                interior=options.interior,
+            ),
+            start[ranges],
+            size[ranges],
+            of,
+            step=options.alignment or self.image.word_size,
+            mask=options.pointer_mask,
+        )
+        if first_range is not None:
+            offsets = offsets[np.concatenate(([0], np.cumsum(many)))]
+        return References(offsets, targets & np.uint32(ROWS))
 
     def __repr__(self) -> str:
         white = int(np.count_nonzero(self.white))
@@ -170,7 +230,8 @@ def scan_image(
         How many may work at once; None: as many as this process may use processors.
     low_memory
         Scan each object as it becomes gray, as kmemleak does, and keep no references: slower
-        on large images, some 40 bytes an object less. The result tells the verdict alone.
+        on large images, some 40 bytes an object less. References between leaks are looked for
+        afterwards; others are not to be had.
     alignment, pointer_mask, interior, end_pointers
         As in `ScanOptions`.
 

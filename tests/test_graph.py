@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kmemleak_core._graph import flood, strong_components, subgraph
+from kmemleak_core._graph import flood, reverse, strong_components, subgraph
 
 Edges = list[tuple[int, int]]
 
@@ -58,6 +58,19 @@ def distance(start: int, row: int, edges: Edges) -> int | None:
         seen |= more
         steps += 1
     return steps
+
+
+class TestReverse:
+    @given(GRAPHS)
+    def test_each_row_is_given_who_refers_to_it_and_how(self, graph: tuple[int, Edges]) -> None:
+        n, edges = graph
+        offsets, targets = rows_of(n, edges)
+        low, high = (1 << 30) - 1, 3 << 30
+        there = edges_of(offsets, targets)
+        back = edges_of(*reverse(offsets, targets))
+        expected = sorted((t & low, s | t & high) for s, t in there)
+        assert sorted(back) == expected
+        assert [(t, s & low) for t, s in back] == sorted((t & low, s) for s, t in there)
 
 
 class TestStrongComponents:

@@ -145,3 +145,18 @@ def test_engine_gives_the_oracles_counts_colours_and_kinds(level, form, way, cas
     assert [int(result.objects.address[r]) for r in rows if result.white[r]] == white
     assert result.count[rows].tolist() == [b.count for b in blocks]
     assert result.held[rows].tolist() == [b.held for b in blocks]
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=heaps())
+def test_every_way_tells_the_same_leaks_and_counters(way, case):
+    plain, other = run_engine(case, threads=1), run_engine(case, **way)
+    assert other.leaks.array.tolist() == plain.leaks.array.tolist()
+    assert other.root_references.targets.tolist() == plain.root_references.targets.tolist()
+    if not way["low_memory"]:
+        assert other.references.offsets.tolist() == plain.references.offsets.tolist()
+        assert other.references.targets.tolist() == plain.references.targets.tolist()
+        for name in ("words", "candidates", "hits", "self_references", "missing_bytes"):
+            assert other.counters[name] == plain.counters[name]
