@@ -168,7 +168,8 @@ def find_free_lists(
             lists = parsed[slot, mangled] = _Lists()
             for address in structures:
                 reader.tcache(address, family, mangled, lists)
-            rank = (*_rank(lists, fastbins[mangled]), slot)
+            # Among equals (empty ones all), what most threads have: a tcache is every thread's.
+            rank = (*_rank(lists, fastbins[mangled]), -len(structures), slot)
             if best is None or rank < best[0]:
                 best = rank, slot, mangled
     if best is None:
@@ -183,10 +184,12 @@ def find_free_lists(
     tcached = []
     for slot, (structures, family) in enumerate(candidates):
         lists = parsed[slot, mangled]
-        # Another C library of the same process (dlmopen) keeps its tcache at another place. A
-        # block of the program's that looks like an empty one loses nothing: it is in use, since
-        # its thread points to it, and holds nothing but zeros.
-        if slot != chosen and lists.damaged:
+        # Another C library of the same process (dlmopen) keeps its tcache at another place. One of
+        # another family must hold something: a block of the program's may look like an empty one.
+        # One of the same family that does loses nothing: it is in use, since its thread points to
+        # it, and holds nothing but zeros.
+        other = slot != chosen
+        if other and (lists.damaged or (family is not candidates[chosen][1] and not lists.count)):
             continue
         found.damaged += lists.damaged
         if lists.damaged and not lists.count:
