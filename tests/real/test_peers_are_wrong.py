@@ -140,6 +140,14 @@ def test_freed_chunks_in_32_tcaches_are_no_objects_and_no_leaks(how: rig.How, fo
     assert counters["tcache_chunks"] >= 33 * 12 * 7
 
 
+def test_a_block_that_looks_like_an_empty_tcache_is_an_object(folder: Path) -> None:
+    taken = rig.sample("lookalike.c", folder)
+    rig.check(taken)
+    found = set(rig.walk(taken.core).objects.address.tolist())
+    assert len(taken.truth.held["lookalike"]) == 4
+    assert set(taken.truth.held["lookalike"]) <= found
+
+
 @pytest.mark.parametrize("how", rig.HOWS)
 def test_stacks_of_ended_threads_hide_nothing(how: rig.How, folder: Path) -> None:
     taken = rig.sample("ended.c", folder, how=how)
