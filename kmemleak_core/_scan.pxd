@@ -74,6 +74,7 @@ cdef class _Pass:
     cdef Py_ssize_t sift(self, Py_ssize_t count) noexcept nogil
     cdef Py_ssize_t join(self, Py_ssize_t r, Py_ssize_t last,
                          uint64_t* begin, uint64_t* run_end) noexcept nogil
-    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r) noexcept nogil
+    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r,
+                      Py_ssize_t until) noexcept nogil
     cdef int scan_range(self, Py_ssize_t r) noexcept nogil
     cdef int take_word(self, const uint8_t* word, uint64_t at, Py_ssize_t r) noexcept nogil

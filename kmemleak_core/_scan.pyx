@@ -202,6 +202,8 @@ cdef enum:
     WIDEST_GAP = 512
 # A run ends after so many bytes: the rows that were looked through are then still in the cache.
 cdef uint64_t LONGEST_RUN = 256 << 10
+# Room for references that is asked for before there are any, at most, bytes.
+cdef uint64_t MOST_EXPECTED = 256 << 20
 # So many bytes are worth a part of their own in a threaded pass.
 cdef uint64_t part_bytes = 4 << 20
 
@@ -254,7 +256,7 @@ cdef class _Pass:
         while r < last:
             until = self.join(r, last, &begin, &end)
             if until > r:
-                if self.scan_run(begin, end, r) < 0:
+                if self.scan_run(begin, end, r, until) < 0:
                     return -1
                 r = until
             else:
@@ -297,8 +299,9 @@ cdef class _Pass:
             if size:
                 run_end[0] = prior
 
-    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r) noexcept nogil:
-        # Filters [begin, end) of the extent `hint`, and gives each candidate its range, from r on.
+    cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r,
+                      Py_ssize_t until) noexcept nogil:
+        # Filters [begin, end) of the extent `hint`, and gives each candidate its range of [r, until).
         cdef uint64_t step = self.filter.step, width = self.filter.word_size
         cdef unsigned shift = self.step_shift
         cdef uint64_t at = (begin + step - 1) & ~(step - 1), count, piece, place
@@ -307,6 +310,7 @@ cdef class _Pass:
         cdef const uint8_t* data
         cdef size_t found
         cdef Py_ssize_t i, kept
+        cdef bint alone = until == r + 1
         if end < at or end - at < width:
             return 0
         count = ((end - at - width) >> shift) + 1
@@ -317,6 +321,12 @@ cdef class _Pass:
             prefetch_piece(data + (piece << shift), (count - piece) << shift)
             found = filter_words(&self.filter, data, piece, self.values + kept,
                                  self.positions + kept)
+            if alone:
+                for i in range(kept, kept + <Py_ssize_t>found):
+                    self.places[i] = at + (<uint64_t>self.positions[i] << shift)
+                    self.rows[i] = <uint32_t>r
+                kept += found
+                found = 0
             for i in range(kept, kept + <Py_ssize_t>found):
                 place = at + (<uint64_t>self.positions[i] << shift)
                 while place >= limit:
@@ -474,6 +484,16 @@ cdef class _ReferencePass(_Pass):
             ends[self.rows[self.kept[i]]] = total + i
         return 0
 
+    def _expect(self, Py_ssize_t first, Py_ssize_t last):
+        # Room for as much as there can be, within reason, at one go: what is not used is never
+        # backed, and a column that grows has to move.
+        cdef uint64_t most = 0
+        cdef Py_ssize_t r
+        with nogil:
+            for r in range(first, last):
+                most += min(self.size[r], MOST_EXPECTED)
+            reserve(&self.found, min(most // self.filter.step * sizeof(uint32_t), MOST_EXPECTED))
+
     def _settle(self, Py_ssize_t first, Py_ssize_t last, int64_t base, uint32_t[::1] out):
         # Moves the targets to their place among all, and the offsets with them.
         cdef Py_ssize_t r
@@ -588,6 +608,8 @@ def extract_references(ImageView view, AddressIndex index, const uint64_t[::1] s
     parts = [_ReferencePass(view, index, start, size, owner, step, mask) for _ in spans]
     for part in parts:
         part.offsets = offsets
+    for part, (first, last) in zip(parts, spans):
+        part._expect(first, last)
     workers.run(threads, [partial(part._scan, first, last)
                           for part, (first, last) in zip(parts, spans)])
     counters = [part.counters() for part in parts]
