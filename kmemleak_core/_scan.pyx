@@ -301,7 +301,7 @@ cdef class _Pass:
 
     cdef int scan_run(self, uint64_t begin, uint64_t end, Py_ssize_t r,
                       Py_ssize_t until) noexcept nogil:
-        # Filters [begin, end) of the extent `hint`, and gives each candidate its range of [r, until).
+        # Filters [begin, end) of the extent `hint`; gives each candidate its range, of [r, until).
         cdef uint64_t step = self.filter.step, width = self.filter.word_size
         cdef unsigned shift = self.step_shift
         cdef uint64_t at = (begin + step - 1) & ~(step - 1), count, piece, place

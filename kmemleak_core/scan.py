@@ -144,18 +144,14 @@ class ScanResult:
         return build_leaks(self, LeakGraph(among.offsets, among.targets))
 
     def references_among(self, rows: NDArray[np.int64]) -> References:
-        """Find the references of some objects to each other.
+        """Find the references of some objects to each other, rows without kinds of pointer.
+
+        After a scan with little memory the objects are scanned for it.
 
         Parameters
         ----------
         rows
-            ``(m,)``, rising.
-
-        Returns
-        -------
-        References
-            Between m rows; ``rows[i]`` is row i, and targets are rows without kinds. After a scan
-            with little memory these objects are scanned for it.
+            ``(m,)``, rising: ``rows[i]`` is row i of the result.
         """
         if self.references is not None:
             return References(*subgraph(self.references.offsets, self.references.targets, rows))
