@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -392,12 +391,15 @@ class TestAsAProcess:
 class TestDump:
     @pytest.fixture
     def sleeper(self) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen(["sleep", "60"])
-        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
-            time.sleep(0.01)  # until the child is no longer a copy of this process
-        yield process
-        process.kill()
-        process.wait()
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["cat"], stdin=pipe, stdout=pipe) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"up\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"up\n"  # loaded, with a heap
+            yield process
+            process.kill()
 
     def test_a_running_process_becomes_a_core_that_scans(
         self,
