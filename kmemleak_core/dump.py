@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .coverage import Coverage
 from .image import MemoryImage
+from .physical import PhysicalMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,25 @@ class MappedFile:
         return self.address + self.size
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Machine:
+    """What a dump of a whole machine tells beside its kernel's memory.
+
+    Parameters
+    ----------
+    physical
+        The machine's memory, by physical address.
+    info
+        VMCOREINFO: name → value, as text.
+    missing
+        Page frames that were left out of the dump (makedumpfile's filter).
+    """
+
+    physical: PhysicalMemory
+    info: MappingType[str, str] = field(default_factory=dict)
+    missing: int = 0
+
+
 @dataclass(slots=True)
 class Dump:
     """A memory image with everything else that its file told.
@@ -86,6 +106,8 @@ class Dump:
         ``"name"``, ``"arguments"``, ``"pid"`` as far as the dump tells.
     coverage
         What was missing or malformed.
+    machine
+        Of a dump of a whole machine, whose `image` is its kernel's memory; None for a process.
     """
 
     image: MemoryImage
@@ -97,3 +119,4 @@ class Dump:
     auxv: MappingType[int, int] = field(default_factory=dict)
     process: MappingType[str, str] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    machine: Machine | None = None

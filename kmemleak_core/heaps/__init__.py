@@ -10,6 +10,7 @@ from ..coverage import Coverage
 from ..dump import Dump
 from ..objects import ObjectTable
 from ..plugins import registered
+from ..provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Heap:
         For the report: ``"arenas"``, ``"chunks"``, ``"free_chunks"``, ``"tcache_chunks"``, ….
     coverage
         What did not parse.
+    provenance
+        What the objects are and who allocated them, where something tells.
     """
 
     allocator: str
@@ -97,6 +100,7 @@ class Heap:
     checks: list[Check] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    provenance: Provenance | None = None
 
 
 class HeapFinder(Protocol):

@@ -1,0 +1,186 @@
+"""Turns addresses of structures into columns of their members, many at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DumpError
+from ..image import MemoryImage
+from ..symbols import Member, Struct, Types
+
+
+class Structures:
+    """Reads members of many structures at once.
+
+    Parameters
+    ----------
+    image
+        The kernel's memory, by virtual address.
+    types
+        Where its structures' layouts come from.
+
+    Attributes
+    ----------
+    missing : int
+        Values that were asked for and are not in the image, so far; they read as 0.
+    """
+
+    def __init__(self, image: MemoryImage, types: Types) -> None:
+        self.image = image
+        self.types = types
+        self.missing = 0
+
+    def has(self, struct: str, *paths: str) -> bool:
+        """Whether there is such a structure with all these members."""
+        if self.types.struct(struct) is None:
+            return False
+        return all(self.types.member(struct, path) is not None for path in paths)
+
+    def struct(self, name: str) -> Struct:
+        """Return a structure; `DumpError` where its layout is not known."""
+        found = self.types.struct(name)
+        if found is None:
+            raise DumpError(
+                f"the layout of struct {name} is not known from {self.types.origin}",
+                hint="give the kernel's vmlinux with debugging symbols: --vmlinux FILE",
+            )
+        return found
+
+    def member(self, struct: str, path: str) -> Member:
+        """Return a member; `DumpError` where there is none."""
+        found = self.types.member(struct, path)
+        if found is None:
+            self.struct(struct)
+            raise DumpError(f"struct {struct} has no member {path} in {self.types.origin}")
+        return found
+
+    def column(self, address: ArrayLike, struct: str, path: str) -> NDArray[Any]:
+        """Read one member of many structures.
+
+        Parameters
+        ----------
+        address
+            ``(n,)`` uint64: where the structures are.
+        struct, path
+            Which member; a bit field is shifted and masked.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            ``uint64``, or ``int64`` for signed members; 0 where the image lacks it.
+
+        Raises
+        ------
+        DumpError
+            There is no such member, or it is not a number of 1 to 8 bytes.
+        """
+        member = self.member(struct, path)
+        if member.size not in (1, 2, 4, 8):
+            raise DumpError(f"struct {struct}'s member {path} is no number: {member.size} bytes")
+        values, present = self.numbers(address, member.offset, member.size)
+        self.missing += int(np.count_nonzero(~present))
+        if member.bit_size:
+            values = values >> np.uint64(member.bit_offset)
+            values &= np.uint64((1 << member.bit_size) - 1)
+        width = member.bit_size or member.size * 8
+        if member.signed:
+            shift = np.int64(64 - width)
+            return (values.view(np.int64) << shift) >> shift
+        return values
+
+    def numbers(
+        self, address: ArrayLike, offset: int = 0, size: int = 8
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Read numbers of `size` bytes at ``address + offset``.
+
+        Returns
+        -------
+        values : ndarray of uint64, shape (n,)
+            0 where the image lacks any of the bytes.
+        present : ndarray of bool, shape (n,)
+            Whether all bytes were there.
+        """
+        data, present = self.bytes(address, offset, size)
+        order = "<" if self.image.byteorder == "little" else ">"
+        return data.view(f"{order}u{size}").reshape(-1).astype(np.uint64), present
+
+    def bytes(
+        self, address: ArrayLike, offset: int, size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read `size` bytes at each ``address + offset``: ``(n, size)``, and which were there."""
+        where = np.asarray(address, dtype=np.uint64) + np.uint64(offset)
+        out = np.zeros((where.size, size), np.uint8)
+        present = np.zeros(where.size, bool)
+        index = np.searchsorted(self.image.starts, where, side="right") - 1
+        for i in np.unique(index[index >= 0]).tolist():
+            segment = self.image.segments[i]
+            rows = np.flatnonzero(index == i)
+            at = where[rows] - np.uint64(segment.address)
+            fits = at + np.uint64(size) <= np.uint64(segment.data.size)
+            rows, at = rows[fits], at[fits]
+            if rows.size:
+                windows = np.lib.stride_tricks.sliding_window_view(segment.data, size)
+                out[rows] = windows[at.astype(np.int64)]
+                present[rows] = True
+        return out, present
+
+    def number(self, address: int, size: int = 8) -> int:
+        """Read one number; `FaultError` where it is not in the image."""
+        return int.from_bytes(self.image.read(address, size), self.image.byteorder)
+
+    def value(self, address: int, struct: str, path: str) -> int:
+        """Read one member of one structure; `FaultError` where it is not in the image."""
+        self.image.view(address + self.member(struct, path).offset, 1)
+        return int(self.column(np.array([address], np.uint64), struct, path)[0])
+
+    def text(self, address: int, most: int = 256) -> str:
+        """Read a string up to its NUL, at most so many bytes; empty where it is not there."""
+        segment = self.image.find(address)
+        if segment is None:
+            return ""
+        at = address - segment.address
+        raw = segment.data[at : at + most].tobytes()
+        return raw.split(b"\0", 1)[0].decode("latin-1")
+
+    def follow(
+        self, first: int, offset: int, *, end: int = 0, most: int = 1 << 28
+    ) -> tuple[NDArray[np.uint64], str]:
+        """Follow the links of a list.
+
+        Parameters
+        ----------
+        first
+            The first element (or the head's ``next``).
+        offset
+            Where in an element the address of the next one lies.
+        end
+            What the last element's link holds: 0, or the head of a circular list.
+        most
+            Elements after which a list is taken to be damaged.
+
+        Returns
+        -------
+        elements : ndarray of uint64, shape (n,)
+            In the list's order.
+        problem : str
+            Why it ended early: a link that leads out of the image, back into the list, or never
+            to its end; empty where all is well.
+        """
+        found: list[int] = []
+        seen: set[int] = set()
+        problem = ""
+        at = first
+        while at != end:
+            if at in seen or len(found) >= most:
+                problem = f"the list comes back to {at:#x}"
+                break
+            if self.image.find(at + offset) is None:
+                problem = f"the list leads to {at:#x}, which is not in the dump"
+                break
+            found.append(at)
+            seen.add(at)
+            at = self.number(at + offset)
+        return np.array(found, np.uint64), problem
