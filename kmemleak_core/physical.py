@@ -84,5 +84,41 @@ class PhysicalMemory:
             raise FaultError(found.end, f"physical address {found.end:#x} is not in the dump")
         return found.data[address - found.address : address - found.address + size]
 
+    def blocks(
+        self, address: NDArray[np.uint64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read many blocks of the same size.
+
+        Parameters
+        ----------
+        address
+            ``(n,)``; multiples of `size`.
+        size
+            Bytes of each.
+
+        Returns
+        -------
+        data : ndarray of uint8, shape (n, size)
+            Copies; zeros where the dump lacks any of a block's bytes.
+        present : ndarray of bool, shape (n,)
+            Whether all bytes of a block were there.
+        """
+        data = np.zeros((address.size, size), np.uint8)
+        present = np.zeros(address.size, bool)
+        index = np.searchsorted(self.starts, address, side="right") - 1
+        for i in np.unique(index[index >= 0]).tolist():
+            found = self.ranges[i]
+            skipped = -found.address % size
+            whole = found.data[skipped:]
+            whole = whole[: whole.size // size * size].reshape(-1, size)
+            rows = np.flatnonzero(index == i)
+            at = address[rows] - np.uint64(found.address)
+            number = (at - np.uint64(skipped)) // np.uint64(size)
+            fits = (at >= skipped) & (number < np.uint64(len(whole)))
+            rows = rows[fits]
+            data[rows] = whole[number[fits].astype(np.int64)]
+            present[rows] = True
+        return data, present
+
     def __repr__(self) -> str:
         return f"<PhysicalMemory {len(self.ranges)} ranges, {self.nbytes:,} bytes>"

@@ -50,12 +50,9 @@ class ElfCore:
         headers = read_program_headers(data, header, coverage, path)
         notes = read_notes(data, header, headers, coverage)
         if notes.is_kernel:
-            raise DumpError(
-                "is the memory of a whole machine (a kernel's dump), not of a process",
-                path=path,
-                hint="with tables of its objects it can be read as raw memory: --memory, "
-                "--objects, --roots",
-            )
+            from .vmcore.elf import Vmcore
+
+            return Vmcore().read(source, header, headers, notes)
         segments, holes = build_layout(
             data,
             headers,

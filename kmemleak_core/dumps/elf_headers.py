@@ -101,6 +101,7 @@ class ProgramHeaders:
     flags: NDArray[np.uint32]
     offset: NDArray[np.uint64]
     address: NDArray[np.uint64]
+    physical: NDArray[np.uint64]
     filesz: NDArray[np.uint64]
     memsz: NDArray[np.uint64]
 

@@ -40,14 +40,24 @@ _OWNERS = (b"CORE", b"LINUX")
 
 @dataclass(slots=True)
 class NoteContents:
-    """What the notes of a core say."""
+    """What the notes of a core say.
+
+    Those of a whole machine's dump have `vmcoreinfo`, the kernel's VMCOREINFO as it stands, or
+    `cpu_states`, QEMU's state of each processor; its threads are the processors.
+    """
 
     threads: list[Thread] = field(default_factory=list)
     files: list[MappedFile] = field(default_factory=list)
     has_files: bool = False
     auxv: dict[int, int] = field(default_factory=dict)
     process: dict[str, str] = field(default_factory=dict)
-    is_kernel: bool = False
+    vmcoreinfo: bytes = b""
+    cpu_states: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the dump is one of a whole machine."""
+        return bool(self.vmcoreinfo or self.cpu_states)
 
 
 def read_notes(
@@ -109,8 +119,10 @@ class _Reader:
 
     def take(self, note: Note) -> None:
         if note.name not in _OWNERS:
-            if note.name == b"VMCOREINFO":
-                self.contents.is_kernel = True
+            if note.name == b"VMCOREINFO" and not self.contents.vmcoreinfo:
+                self.contents.vmcoreinfo = self._bytes(note)
+            elif note.name == b"QEMU" and note.type == 0:
+                self.contents.cpu_states.append(self._bytes(note))
             return
         kind = note.type
         if kind == NT_PRSTATUS:

@@ -1,0 +1,101 @@
+"""Turns physical memory and what a dump's file tells of its machine into the kernel's image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field
+
+from ...coverage import Coverage
+from ...errors import DumpError
+from ...image import ByteOrder, MemoryImage
+from ...physical import PhysicalMemory
+from . import x86_64
+from .kernel_memory import kernel_image
+from .page_tables import Mapping, read_page_tables
+from .processors import Control
+from .vmcoreinfo import find_vmcoreinfo, symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a dump's headers and notes tell of the machine.
+
+    Parameters
+    ----------
+    path
+        The file, for error messages.
+    architecture, byteorder, word_size
+        Of the machine.
+    info
+        VMCOREINFO of its note; empty if there is none.
+    phys_base
+        As the headers tell it (x86-64); None if they do not.
+    control
+        A processor's control registers, if known.
+    """
+
+    path: str
+    architecture: str
+    byteorder: ByteOrder = "little"
+    word_size: int = 8
+    info: MappingType[str, str] = field(default_factory=dict)
+    phys_base: int | None = None
+    control: Control | None = None
+
+
+def open_machine(
+    physical: PhysicalMemory, evidence: Evidence, coverage: Coverage
+) -> tuple[MemoryImage, MappingType[str, str]]:
+    """Find the page tables and lay the kernel's memory out.
+
+    Returns
+    -------
+    image : MemoryImage
+        The kernel's half of the address space.
+    info : mapping
+        VMCOREINFO, be it from the note or from memory; empty if there is none.
+
+    Raises
+    ------
+    DumpError
+        The architecture's page tables are not read here, or they cannot be found, or they are
+        not in the dump.
+    """
+    if evidence.architecture != "x86_64" or evidence.word_size != 8:
+        raise DumpError(
+            f"is a dump of a machine of architecture {evidence.architecture} "
+            f"({evidence.word_size * 8}-bit): page tables of x86_64 alone are read",
+            path=evidence.path,
+        )
+    info = evidence.info
+    if not info:
+        info = find_vmcoreinfo(physical)
+        coverage.add(
+            "vmcore.info",
+            "the dump has no VMCOREINFO note; "
+            + ("it was found in its memory" if info else "nor is there any in its memory"),
+        )
+    root, paging = x86_64.find_tables(info, evidence.phys_base, evidence.control, evidence.path)
+    if physical.find(root) is None:
+        raise DumpError(
+            f"the kernel's top page table, at physical address {root:#x}, is not in the dump",
+            path=evidence.path,
+            hint="the dump was cut off or filtered too much (makedumpfile -d 31 leaves page "
+            "tables in), or its VMCOREINFO is another kernel's",
+        )
+    mapping = read_page_tables(physical, root, paging)
+    _check(mapping, info, root, evidence.path)
+    return kernel_image(physical, mapping, coverage), info
+
+
+def _check(mapping: Mapping, info: MappingType[str, str], root: int, path: str) -> None:
+    code = symbol(info, "_stext")
+    if len(mapping) and (code is None or mapping.translate(code) is not None):
+        return
+    what = "nothing" if not len(mapping) else f"not the kernel's code (_stext, {code:#x})"
+    raise DumpError(
+        f"the page tables at physical address {root:#x} map {what}: they are damaged, or its "
+        "VMCOREINFO is another kernel's",
+        path=path,
+        hint="dump the machine again",
+    )
