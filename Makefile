@@ -53,7 +53,8 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases --allowlist .stubtest-allow \
 	  kmemleak_core._index kmemleak_core._scan kmemleak_core._mark kmemleak_core._heap \
 	  kmemleak_core._heap_find kmemleak_core._columns kmemleak_core._replay kmemleak_core._replay_places \
-	  kmemleak_core._tracker kmemleak_core._graph kmemleak_core._shapes kmemleak_core._capi kmemleak_core._structures
+	  kmemleak_core._tracker kmemleak_core._graph kmemleak_core._shapes kmemleak_core._capi \
+	  kmemleak_core._structures kmemleak_core._kallsyms kmemleak_core._btf
 
 # Runs are kept in .benchmarks; `python -m bench.report FILE` shows one again.
 RUNS := .benchmarks

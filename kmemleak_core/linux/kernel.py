@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..coverage import Coverage
-from ..dump import Dump
+from ..dump import Dump, Machine
+from ..errors import DumpError, FaultError
 from ..image import MemoryImage
 from ..physical import PhysicalMemory
 from ..symbols import SymbolTable, Types
 from .structures import Structures
+
+if TYPE_CHECKING:
+    from ..symbols.table import KernelSymbols
 
 
 @dataclass(slots=True)
@@ -64,3 +70,66 @@ class Kernel:
     def structures(self) -> Structures:
         """Return a reader of its structures."""
         return Structures(self.image, self.types)
+
+
+def open_kernel(
+    dump: Dump, *, vmlinux: str | Path | None = None, layout: str | Path | None = None
+) -> Kernel:
+    """Find a kernel's names, types and places in a dump of its machine.
+
+    Parameters
+    ----------
+    dump
+        Of a whole machine.
+    vmlinux
+        The kernel's file with debugging symbols: its types are taken instead of the dump's BTF.
+    layout
+        A file that ``kmemleak vmcore layout`` wrote, instead of either.
+
+    Raises
+    ------
+    DumpError
+        It is no machine's dump, or one of these things cannot be had from it.
+    """
+    machine = dump.machine
+    if machine is None:
+        raise DumpError("not a dump of a whole machine", path=dump.path)
+    from . import places
+
+    symbols = _symbols(dump, machine)
+    types = _types(dump, symbols)
+    page_size = int(machine.info.get("PAGESIZE", "4096"))
+    return Kernel(
+        dump,
+        symbols,
+        types,
+        release=machine.info.get("OSRELEASE", ""),
+        page_size=page_size,
+        direct_map=places.direct_map(dump, machine, symbols),
+        page_array=places.page_array(dump, machine, symbols, types, page_size),
+        per_cpu_offsets=places.per_cpu_offsets(dump, symbols, types),
+    )
+
+
+def _symbols(dump: Dump, machine: Machine) -> KernelSymbols:
+    from ..symbols.kallsyms import read_kallsyms
+    from ..symbols.table import KernelSymbols
+
+    return KernelSymbols(read_kallsyms(dump.image, machine.info))
+
+
+def _types(dump: Dump, symbols: SymbolTable) -> Types:
+    from ..symbols.btf import BtfTypes
+
+    start, stop = symbols.address("__start_BTF"), symbols.address("__stop_BTF")
+    hint = "give the kernel's vmlinux with debugging symbols: --vmlinux FILE"
+    if start is None or stop is None or stop <= start:
+        raise DumpError("this kernel does not carry its types (no BTF)", path=dump.path, hint=hint)
+    try:
+        data = dump.image.view(start, stop - start)
+    except FaultError as error:
+        raise DumpError(
+            f"the kernel's BTF is not whole in the dump: {error}", path=dump.path, hint=hint
+        ) from error
+    image = dump.image
+    return BtfTypes(data, byteorder=image.byteorder, word_size=image.word_size)

@@ -1,0 +1,162 @@
+"""Turns sorted columns of addresses and names into a SymbolTable that answers as the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import Symbol
+
+
+class SymbolColumns:
+    """The symbols of the kernel, or of one of its modules, as columns.
+
+    Parameters
+    ----------
+    address
+        ``(n,)`` uint64, sorted; where several are equal, in the order of their source.
+    text
+        The names, each with a NUL behind it; the kernel's own with one before the first too.
+    start
+        ``(n,)``: where in `text` each name begins; of the kernel's own sorted.
+    kind
+        ``(n,)`` uint8: the letter that ``nm`` gives each.
+    spans
+        ``(low, high)`` address ranges outside which nothing is found by address.
+    module
+        Name of the module; empty for the kernel itself.
+    """
+
+    def __init__(
+        self,
+        address: NDArray[np.uint64],
+        text: bytes,
+        start: NDArray[np.integer],
+        kind: NDArray[np.uint8],
+        *,
+        spans: Sequence[tuple[int, int]],
+        module: str = "",
+    ) -> None:
+        self.addresses = address
+        self.names = text
+        self.starts = start
+        self.kinds = kind
+        self.spans = tuple(spans)
+        self.module = module
+
+    def __len__(self) -> int:
+        return int(self.addresses.size)
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return (self.symbol(i) for i in range(len(self)))
+
+    def name(self, i: int) -> str:
+        """Return the name of a row."""
+        start = int(self.starts[i])
+        return self.names[start : self.names.index(b"\0", start)].decode("latin-1")
+
+    def symbol(self, i: int) -> Symbol:
+        """Return a row, with the size up to the next address (0 for the last)."""
+        address = int(self.addresses[i])
+        end = self._end(address)
+        kind = chr(int(self.kinds[i]))
+        return Symbol(self.name(i), address, max(end - address, 0), kind, self.module)
+
+    def rows(self, name: str) -> NDArray[np.intp]:
+        """Return the rows of a name: by address; several statics may share one."""
+        wanted = name.encode("latin-1", "replace") + b"\0"
+        # In the kernel's own table a NUL stands before each name; a module's share their ends.
+        skip = 0 if self.module else 1
+        wanted = b"\0" * skip + wanted
+        at = -1
+        found = []
+        while (at := self.names.find(wanted, at + 1)) >= 0:
+            found.append(at + skip)
+        if skip:
+            return np.searchsorted(self.starts, np.array(found, self.starts.dtype))
+        return np.flatnonzero(np.isin(self.starts, found))
+
+    def address(self, name: str) -> int | None:
+        """Return where a symbol is, the first of those that share the name."""
+        rows = self.rows(name)
+        return int(self.addresses[rows[0]]) if rows.size else None
+
+    def find(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in: the first where several begin there."""
+        if not any(low <= address < high for low, high in self.spans):
+            return None
+        i = int(np.searchsorted(self.addresses, np.uint64(address), side="right")) - 1
+        if i < 0:
+            return None
+        return self.symbol(int(np.searchsorted(self.addresses, self.addresses[i], side="left")))
+
+    def text(self, address: int) -> str:
+        """Return what the kernel's ``%pS`` prints."""
+        return symbol_text(self.find(address), address)
+
+    def _end(self, address: int) -> int:
+        """Return where the symbols of an address end: at the next one, or with their span."""
+        following = int(np.searchsorted(self.addresses, np.uint64(address), side="right"))
+        end = int(self.addresses[following]) if following < len(self) else 0
+        for low, high in self.spans:
+            if low <= address < high and not address < end <= high:
+                return high
+        return end
+
+
+class KernelSymbols:
+    """The symbols of a kernel and of its modules.
+
+    Parameters
+    ----------
+    kernel
+        Those of the kernel itself.
+    modules
+        Those of each module: asked by address in their order, by name after the kernel.
+    """
+
+    def __init__(self, kernel: SymbolColumns, modules: Iterable[SymbolColumns] = ()) -> None:
+        self.kernel = kernel
+        self.modules = tuple(modules)
+        self._addresses: dict[str, int | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.kernel) + sum(len(m) for m in self.modules)
+
+    def address(self, name: str) -> int | None:
+        """Return where a symbol is; ``"module:name"`` asks one module alone."""
+        if name not in self._addresses:
+            self._addresses[name] = self._address(name)
+        return self._addresses[name]
+
+    def _address(self, name: str) -> int | None:
+        module, colon, rest = name.partition(":")
+        if colon:
+            tables = [m for m in self.modules if m.module == module]
+            name = rest
+        else:
+            tables = [self.kernel, *self.modules]
+        return next((a for t in tables if (a := t.address(name)) is not None), None)
+
+    def find(self, address: int) -> Symbol | None:
+        """Return the symbol that an address lies in."""
+        found = self.kernel.find(address)
+        for module in self.modules:
+            if found is not None:
+                break
+            found = module.find(address)
+        return found
+
+    def text(self, address: int) -> str:
+        """Return what the kernel's ``%pS`` prints."""
+        return symbol_text(self.find(address), address)
+
+
+def symbol_text(symbol: Symbol | None, address: int) -> str:
+    """Write an address as the kernel's ``%pS``: ``name+0x1/0x20 [module]``, or ``0x…``."""
+    if symbol is None:
+        return f"{address:#x}"
+    module = f" [{symbol.module}]" if symbol.module else ""
+    return f"{symbol.name}+{address - symbol.address:#x}/{symbol.size:#x}{module}"
