@@ -79,3 +79,34 @@ def follow_list(
     at : int
         Where it stopped: the element that the list comes back to, or that is not there.
     """
+
+def follow_lists(
+    view: ImageView,
+    first: NDArray[np.uint64],
+    offset: int,
+    end: NDArray[np.uint64],
+    most: int,
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint8]]:
+    """Follow many lists, one after another.
+
+    Parameters
+    ----------
+    first, end
+        ``(n,)``: as of `follow_list`, for each list.
+    most
+        Elements, of all lists together, after which to stop.
+
+    Returns
+    -------
+    elements : ndarray of uint64
+        Of all lists, in their order.
+    offsets : ndarray of int64, shape (n + 1,)
+        Those of list i are ``elements[offsets[i]:offsets[i + 1]]``.
+    states : ndarray of uint8, shape (n,)
+        One of the ``LIST_`` values each.
+
+    Raises
+    ------
+    ValueError
+        The shapes disagree.
+    """

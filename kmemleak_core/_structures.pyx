@@ -5,7 +5,8 @@
 
 import numpy as np
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from ._heap cimport Cursor, at, load, prefetch, reset
@@ -22,12 +23,19 @@ cdef enum:
     LOOPS = 1
     LEAVES = 2
     TOO_LONG = 3
+    NO_MEMORY = 4
 
     # Structures that are fetched ahead before any of their members is read.
     BLOCK = 64
     LINE = 64
-    # Elements that a list's array has room for at first.
+    # Elements that there is room for at first.
     ROOM = 1 << 10
+
+
+cdef struct Buffer:
+    uint64_t* data
+    Py_ssize_t size
+    Py_ssize_t room
 
 
 def read_members(
@@ -118,58 +126,113 @@ def read_bytes(
 def follow_list(
     ImageView view not None, uint64_t first, uint64_t offset, uint64_t end, Py_ssize_t most
 ):
-    cdef Py_ssize_t count = 0, room = ROOM, limit, taken = 0, lap = 1
-    cdef uint64_t here = first, mark = first, link
-    cdef int state = ENDED, word = view.word_size
-    cdef bint swapped = view.swapped
-    cdef const uint8_t* p
+    cdef Buffer out = Buffer(NULL, 0, 0)
     cdef Cursor cursor
-    cdef uint64_t[::1] out
+    cdef uint64_t stop = 0
+    cdef int state
     reset(&cursor)
-    if most < 0:
-        most = 0
-    found = np.empty(min(room, most), np.uint64)
-    while True:
-        out = found
-        limit = out.shape[0]
+    try:
         with nogil:
-            while here != end:
-                # Brent's: a mark that moves ahead by powers of two is met again in any loop.
-                if taken and here == mark:
-                    state = LOOPS
+            state = walk(view, &cursor, first, offset, end, most, &out, &stop)
+        if state == NO_MEMORY:
+            raise MemoryError
+        return copied(&out), state, stop
+    finally:
+        free(out.data)
+
+
+def follow_lists(
+    ImageView view not None, const uint64_t[::1] first, uint64_t offset,
+    const uint64_t[::1] end, Py_ssize_t most
+):
+    cdef Py_ssize_t n = first.shape[0], i
+    cdef Buffer out = Buffer(NULL, 0, 0)
+    cdef Cursor cursor
+    cdef uint64_t stop = 0
+    cdef int state = ENDED
+    if end.shape[0] != n:
+        raise ValueError("the arrays have different shapes")
+    offsets = np.zeros(n + 1, np.int64)
+    states = np.full(n, TOO_LONG, np.uint8)
+    cdef int64_t[::1] bounds = offsets
+    cdef uint8_t[::1] how = states
+    reset(&cursor)
+    try:
+        with nogil:
+            for i in range(n):
+                state = walk(view, &cursor, first[i], offset, end[i], most - out.size, &out, &stop)
+                if state == NO_MEMORY:
                     break
-                if taken == lap:
-                    mark = here
-                    lap *= 2
-                    taken = 0
-                p = at(view, &cursor, here + offset, <uint64_t>word)
-                if p == NULL:
-                    state = LEAVES
-                    if not gather_number(view, here + offset, <uint8_t>word, &link):
-                        break
-                    state = ENDED
-                else:
-                    link = load(p, word, swapped)
-                if count == limit:
-                    state = TOO_LONG
-                    break
-                out[count] = here
-                count += 1
-                taken += 1
-                here = link
-        if state != TOO_LONG or count >= most:
+                how[i] = <uint8_t>state
+                bounds[i + 1] = out.size
+        if state == NO_MEMORY:
+            raise MemoryError
+        return copied(&out), offsets, states
+    finally:
+        free(out.data)
+
+
+cdef object copied(Buffer* buffer):
+    found = np.empty(buffer.size, np.uint64)
+    cdef uint64_t[::1] out = found
+    if buffer.size:
+        memcpy(&out[0], buffer.data, buffer.size * sizeof(uint64_t))
+    return found
+
+
+cdef int walk(
+    ImageView view, Cursor* cursor, uint64_t first, uint64_t offset, uint64_t end,
+    Py_ssize_t most, Buffer* out, uint64_t* stop
+) noexcept nogil:
+    """Append a list's elements, each once; return how it ended, and where."""
+    cdef Py_ssize_t base = out.size, taken = 0, lap = 1, i
+    cdef uint64_t here = first, mark = first, link
+    cdef uint8_t word = <uint8_t>view.word_size
+    cdef int state = ENDED
+    cdef const uint8_t* p
+    while here != end:
+        # Brent's: a mark that moves ahead by powers of two is met again in any loop.
+        if taken and here == mark:
+            state = LOOPS
             break
-        state = ENDED
-        # Grown by half: what a list of that length takes anyway.
-        found = np.concatenate((found, np.empty(min(count // 2 + ROOM, most - count), np.uint64)))
-    found = found[:count]
+        if taken == lap:
+            mark = here
+            lap *= 2
+            taken = 0
+        p = at(view, cursor, here + offset, word)
+        if p != NULL:
+            link = load(p, word, view.swapped)
+        elif not gather_number(view, here + offset, word, &link):
+            state = LEAVES
+            break
+        if out.size - base >= most:
+            state = TOO_LONG
+            break
+        if out.size == out.room and not grow(out):
+            return NO_MEMORY
+        out.data[out.size] = here
+        out.size += 1
+        taken += 1
+        here = link
     if state == LOOPS:
         # `taken` links lead from the mark back to it: from where the loop begins, all repeats.
-        repeats = np.flatnonzero(found[:count - taken] == found[taken:])
-        begin = int(repeats[0]) if repeats.size else count - taken
-        found = found[:begin + taken]
-        here = found[begin]
-    return found.copy(), state, here
+        i = base
+        while i + taken < out.size and out.data[i] != out.data[i + taken]:
+            i += 1
+        out.size = i + taken
+        here = out.data[i]
+    stop[0] = here
+    return state
+
+
+cdef bint grow(Buffer* out) noexcept nogil:
+    cdef Py_ssize_t room = 2 * out.room if out.room else ROOM
+    cdef uint64_t* data = <uint64_t*>realloc(out.data, room * sizeof(uint64_t))
+    if data == NULL:
+        return False
+    out.data = data
+    out.room = room
+    return True
 
 
 cdef inline uint64_t number(const uint8_t* p, uint8_t size, bint swapped) noexcept nogil:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._structures import LIST_ENDED, LIST_LEAVES, LIST_LOOPS, follow_list, read_bytes, read_members
+from .._structures import (
+    LIST_ENDED,
+    LIST_LEAVES,
+    LIST_LOOPS,
+    follow_list,
+    follow_lists,
+    read_bytes,
+    read_members,
+)
 from ..errors import DumpError
 from ..image import MemoryImage
 from ..symbols import Member, Struct, Types
@@ -188,6 +196,36 @@ class Structures:
         if state == LIST_LOOPS:
             return elements, f"the list comes back to {at:#x}"
         return elements, f"the list does not end after {elements.size:,} elements"
+
+    def follow_many(
+        self, first: ArrayLike, offset: int, *, end: ArrayLike = 0, most: int = 1 << 28
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
+        """Follow many lists, as `follow` does one.
+
+        Parameters
+        ----------
+        first, end
+            ``(n,)``: of each list.
+        most
+            Elements of all lists together; lists that come after so many are taken to be damaged.
+
+        Returns
+        -------
+        elements : ndarray of uint64, shape (m,)
+            Of all lists, in their order.
+        owner : ndarray of int64, shape (m,)
+            Which list each belongs to.
+        damaged : int
+            How many lists ended early.
+        """
+        heads = np.ascontiguousarray(first, dtype=np.uint64)
+        ends = np.ascontiguousarray(np.broadcast_to(np.asarray(end, np.uint64), heads.shape))
+        room = 4 * (self.image.nbytes // self.image.word_size) + 4
+        elements, offsets, states = follow_lists(
+            self.image.engine, heads, offset, ends, min(most, room)
+        )
+        owner = np.repeat(np.arange(heads.size), np.diff(offsets))
+        return elements, owner, int(np.count_nonzero(states != LIST_ENDED))
 
 
 def _value(values: NDArray[np.uint64], member: Member) -> NDArray[Any]:

@@ -142,3 +142,28 @@ def test_a_list_as_long_as_its_array_grows():
     structures = Structures(image((BASE, linked([int(i) for i in order]))), Layouts())
     elements, problem = structures.follow(BASE + 16 * int(order[0]), 8)
     assert (elements.size, problem) == (5000, "")
+
+
+def test_many_lists_are_followed_at_once():
+    chains = [[0, 3, 5], [1], [2, 4]]
+    words = np.zeros((6, 2), np.uint64)
+    for chain in chains:
+        for here, after in pairwise(chain):
+            words[here, 1] = BASE + 16 * after
+    structures = Structures(image((BASE, words.tobytes())), Layouts())
+    first = [BASE, 0, BASE + 16, BASE + 32]
+    elements, owner, damaged = structures.follow_many(first, 8)
+    assert ((elements - np.uint64(BASE)) // np.uint64(16)).tolist() == [0, 3, 5, 1, 2, 4]
+    assert (owner.tolist(), damaged) == ([0, 0, 0, 2, 3, 3], 0)
+
+
+def test_damaged_lists_among_many_are_counted_and_bounded():
+    words = np.zeros((4, 2), np.uint64)
+    words[0, 1], words[1, 1] = BASE + 16, BASE  # a loop
+    words[2, 1] = 0x1234  # leads nowhere
+    structures = Structures(image((BASE, words.tobytes())), Layouts())
+    first = np.array([BASE, BASE + 32, BASE + 48], np.uint64)
+    elements, owner, damaged = structures.follow_many(first, 8)
+    assert (owner.tolist(), damaged) == ([0, 0, 1, 2], 2)
+    elements, owner, damaged = structures.follow_many(np.repeat(first[:1], 100), 8, most=11)
+    assert (len(elements), damaged) == (11, 100)
