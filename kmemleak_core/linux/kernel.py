@@ -15,7 +15,8 @@ from ..symbols import SymbolTable, Types
 from .structures import Structures
 
 if TYPE_CHECKING:
-    from ..symbols.table import KernelSymbols
+    from ..symbols.table import SymbolColumns
+    from .modules import Module
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class Kernel:
         For each possible processor, what is added to a per-CPU address.
     coverage
         What was missing or not understood.
+    modules
+        Loaded modules, the youngest first.
     """
 
     dump: Dump
@@ -54,6 +57,7 @@ class Kernel:
     page_array: int = 0
     per_cpu_offsets: tuple[int, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
+    modules: tuple[Module, ...] = ()
 
     @property
     def image(self) -> MemoryImage:
@@ -94,10 +98,20 @@ def open_kernel(
     machine = dump.machine
     if machine is None:
         raise DumpError("not a dump of a whole machine", path=dump.path)
+    from ..symbols.btf import BtfTypes
+    from ..symbols.table import KernelSymbols
     from . import places
+    from .module_types import with_modules
+    from .modules import read_modules
 
-    symbols = _symbols(dump, machine)
-    types = _types(dump, symbols)
+    coverage = Coverage()
+    names = _symbols(dump, machine)
+    types = _types(dump, names)
+    structures = Structures(dump.image, types)
+    modules = read_modules(structures, names, coverage)
+    symbols = KernelSymbols(names, modules)
+    if isinstance(types, BtfTypes):
+        types = with_modules(types, structures, names, modules, coverage)
     page_size = int(machine.info.get("PAGESIZE", "4096"))
     return Kernel(
         dump,
@@ -105,17 +119,18 @@ def open_kernel(
         types,
         release=machine.info.get("OSRELEASE", ""),
         page_size=page_size,
-        direct_map=places.direct_map(dump, machine, symbols),
-        page_array=places.page_array(dump, machine, symbols, types, page_size),
-        per_cpu_offsets=places.per_cpu_offsets(dump, symbols, types),
+        direct_map=places.direct_map(dump, machine, names),
+        page_array=places.page_array(dump, machine, names, types, page_size),
+        per_cpu_offsets=places.per_cpu_offsets(dump, names, types),
+        coverage=coverage,
+        modules=modules,
     )
 
 
-def _symbols(dump: Dump, machine: Machine) -> KernelSymbols:
+def _symbols(dump: Dump, machine: Machine) -> SymbolColumns:
     from ..symbols.kallsyms import read_kallsyms
-    from ..symbols.table import KernelSymbols
 
-    return KernelSymbols(read_kallsyms(dump.image, machine.info))
+    return read_kallsyms(dump.image, machine.info)
 
 
 def _types(dump: Dump, symbols: SymbolTable) -> Types:

@@ -102,7 +102,11 @@ class Struct:
 
 
 class Types(Protocol):
-    """Structures by name: what a member is recognised by is its presence, never a version."""
+    """Structures by name: what a member is recognised by is its presence, never a version.
+
+    Of a kernel's, ``"name"`` asks the kernel alone, ``"module:name"`` a module and what it builds
+    on, ``"*:name"`` all modules.
+    """
 
     #: Where they come from: ``"BTF in the dump"``, ``"DWARF of vmlinux"``, ….
     origin: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +86,11 @@ class SymbolColumns:
 
     def find(self, address: int) -> Symbol | None:
         """Return the symbol that an address lies in: the first where several begin there."""
-        if not any(low <= address < high for low, high in self.spans):
+        within = [(low, high) for low, high in self.spans if low <= address < high]
+        if not within:
             return None
         i = int(np.searchsorted(self.addresses, np.uint64(address), side="right")) - 1
-        if i < 0:
+        if i < 0 or not any(low <= int(self.addresses[i]) < high for low, high in within):
             return None
         return self.symbol(int(np.searchsorted(self.addresses, self.addresses[i], side="left")))
 
@@ -106,6 +108,21 @@ class SymbolColumns:
         return end
 
 
+class ModuleSymbols(Protocol):
+    """A module whose symbols are read when first asked for."""
+
+    name: str
+
+    def __contains__(self, address: int) -> bool:
+        """Whether an address lies in its memory."""
+        ...
+
+    @property
+    def symbols(self) -> SymbolColumns:
+        """Its symbols."""
+        ...
+
+
 class KernelSymbols:
     """The symbols of a kernel and of its modules.
 
@@ -114,16 +131,14 @@ class KernelSymbols:
     kernel
         Those of the kernel itself.
     modules
-        Those of each module: asked by address in their order, by name after the kernel.
+        Asked by address in their order, by name after the kernel.
     """
 
-    def __init__(self, kernel: SymbolColumns, modules: Iterable[SymbolColumns] = ()) -> None:
+    def __init__(self, kernel: SymbolColumns, modules: Iterable[ModuleSymbols] = ()) -> None:
         self.kernel = kernel
         self.modules = tuple(modules)
         self._addresses: dict[str, int | None] = {}
-
-    def __len__(self) -> int:
-        return len(self.kernel) + sum(len(m) for m in self.modules)
+        self._texts: dict[int, str] = {}
 
     def address(self, name: str) -> int | None:
         """Return where a symbol is; ``"module:name"`` asks one module alone."""
@@ -133,25 +148,29 @@ class KernelSymbols:
 
     def _address(self, name: str) -> int | None:
         module, colon, rest = name.partition(":")
-        if colon:
-            tables = [m for m in self.modules if m.module == module]
-            name = rest
-        else:
-            tables = [self.kernel, *self.modules]
-        return next((a for t in tables if (a := t.address(name)) is not None), None)
+        if not colon and (found := self.kernel.address(name)) is not None:
+            return found
+        for table in self.modules:
+            if (not colon or table.name == module) and (
+                found := table.symbols.address(rest if colon else name)
+            ) is not None:
+                return found
+        return None
 
     def find(self, address: int) -> Symbol | None:
         """Return the symbol that an address lies in."""
         found = self.kernel.find(address)
-        for module in self.modules:
-            if found is not None:
-                break
-            found = module.find(address)
+        if found is None:
+            for module in self.modules:
+                if address in module:
+                    return module.symbols.find(address)
         return found
 
     def text(self, address: int) -> str:
         """Return what the kernel's ``%pS`` prints."""
-        return symbol_text(self.find(address), address)
+        if address not in self._texts:
+            self._texts[address] = symbol_text(self.find(address), address)
+        return self._texts[address]
 
 
 def symbol_text(symbol: Symbol | None, address: int) -> str:

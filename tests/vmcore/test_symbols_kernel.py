@@ -54,3 +54,63 @@ def test_the_places_are_those_that_the_tables_tell(snapshot):
 def test_what_is_no_machines_dump_is_refused():
     with pytest.raises(DumpError, match="whole machine"):
         open_kernel(Dump(MemoryImage([])))
+
+
+def told_symbols(folder, *, modules: bool) -> Counter:
+    with gzip.open(folder / "kallsyms.txt.gz", "rt") as file:
+        lines = [line.split() for line in file]
+    return Counter(
+        (int(address, 16), kind, name, "".join(module).strip("[]"))
+        for address, kind, name, *module in lines
+        if bool(module) == modules
+    )
+
+
+def test_every_module_and_its_symbols_are_those_of_proc_kallsyms(snapshot):
+    folder, kernel = snapshot
+    found = Counter(
+        (s.address, s.kind, s.name, s.module) for m in kernel.modules for s in m.symbols
+    )
+    assert found == told_symbols(folder, modules=True)
+    assert not kernel.coverage.notes
+
+
+def test_a_module_answers_for_its_own_symbols(snapshot):
+    folder, kernel = snapshot
+    for address, _, name, module in told_symbols(folder, modules=True):
+        assert kernel.symbols.address(f"{module}:{name}") == address
+    assert kernel.symbols.address("nosuch:_stext") is None
+
+
+def test_every_frame_of_every_backtrace_has_the_kernels_text(snapshot):
+    folder, kernel = snapshot
+    with gzip.open(folder / "traces.json.gz", "rt") as file:
+        frames = {tuple(frame) for frames in json.load(file).values() for frame in frames}
+    loaded = {m.name for m in kernel.modules}
+    compared = 0
+    for address, told in frames:
+        text = kernel.symbols.text(int(address, 16))
+        name, _, module = text.partition("/0x")
+        module = module.partition(" ")[2]
+        if not told or told.startswith("0x"):
+            continue
+        # The tables write `name [module]+0x1`, the kernel `name+0x1/0x20 [module]`.
+        function, _, offset = told.rpartition("+")
+        function, _, owner = function.partition(" ")
+        if owner and owner.strip("[]") not in loaded:
+            continue
+        assert (name, module) == (f"{function}+{offset}", owner)
+        compared += 1
+    assert compared > 1000
+
+
+def test_the_types_of_a_module_are_asked_by_its_name(snapshot):
+    _, kernel = snapshot
+    if "kmemleak_test" not in {m.name for m in kernel.modules}:
+        assert kernel.types.struct("*:test_node") is None
+        return
+    # samples/kmemleak: 25 longs, a list_head, 25 longs
+    assert kernel.types.struct("test_node") is None
+    assert kernel.types.member("kmemleak_test:test_node", "list.prev").offset == 208
+    assert kernel.types.struct("*:test_node").size == 416
+    assert kernel.types.struct("kmemleak_test:page") == kernel.types.struct("page")
