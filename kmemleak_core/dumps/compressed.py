@@ -3,7 +3,7 @@
 zstd, gzip, xz and lz4 frames, as coredump collectors leave them. The temporary file (TMPDIR) is
 sparse where the content is zero, and its size is bounded by the free space of its file system.
 What the format lets unpack apart is unpacked on several threads, what it does not on one, while
-others write; the memory that takes is bounded whatever the file says.
+another writes; the memory that takes is bounded whatever the file says.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def _decompress(source: Source, format: Packing) -> Source:
     """Decompress a file into an unlinked temporary file and map that."""
     folder = tempfile.gettempdir()
     pool = ThreadPoolExecutor(_threads(), "kmemleak-unpack")
+    # One: a file takes one writer at a time, and others would spin until their turn comes.
+    writer = ThreadPoolExecutor(1, "kmemleak-write")
     try:
         with tempfile.TemporaryFile(prefix="kmemleak-") as out:
-            output = _Output(out.fileno(), folder, source.path, pool)
+            output = _Output(out.fileno(), folder, source.path, writer)
             problem = ""
             failures: tuple[type[Exception], ...] = (
                 *format.failures, DamagedError, EOFError, MemoryError,
@@ -104,6 +106,7 @@ def _decompress(source: Source, format: Packing) -> Source:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        writer.shutdown(cancel_futures=True)
 
 
 def _threads() -> int:
@@ -168,7 +171,7 @@ def _pieces(data: memoryview, format: Packing, unit: Unit) -> Iterator[list[byte
 
 
 class _Output:
-    """Writes a file on other threads, leaving out blocks of zeros, and minds the free space."""
+    """Writes a file on another thread, leaving out blocks of zeros, and minds the free space."""
 
     def __init__(self, descriptor: int, folder: str, path: str, pool: ThreadPoolExecutor) -> None:
         self._descriptor = descriptor
