@@ -46,7 +46,7 @@ def snapshot(request, shared_data, vmcores):
 
 @pytest.mark.parametrize(
     "column",
-    "address size flags min_count count checksum excess_ref jiffies pid".split(),
+    ["address", "size", "flags", "min_count", "count", "checksum", "excess_ref", "jiffies", "pid"],
 )
 def test_every_number_of_every_record(snapshot, column):
     found = getattr(snapshot.found.records, column)
