@@ -40,6 +40,11 @@ def formats() -> Iterator[DumpFormat]:
     from .elf_core import ElfCore
 
     yield ElfCore()
+    from .vmcore.elf import Vmcore
+    from .vmcore.flattened import Flattened
+    from .vmcore.kdump import Kdump
+
+    yield from (Vmcore(), Kdump(), Flattened())
     for entry in registered("kmemleak_core.dumps"):
         yield entry.load()()
 
