@@ -7,9 +7,16 @@ from pathlib import Path
 from ..dump import Dump, Thread
 from ..errors import DumpError
 from ..image import MemoryImage
-from .elf_headers import ELF_MAGIC, ET_CORE, PT_LOAD, read_header, read_program_headers
+from .elf_headers import (
+    ELF_MAGIC,
+    ET_CORE,
+    PT_LOAD,
+    ProgramHeaders,
+    read_header,
+    read_program_headers,
+)
 from .elf_layout import build_layout
-from .elf_notes import read_notes
+from .elf_notes import NoteContents, read_notes
 from .elf_sysroot import fill_holes
 from .recognise import describe_elf
 from .source import Source
@@ -49,7 +56,7 @@ class ElfCore:
             )
         headers = read_program_headers(data, header, coverage, path)
         notes = read_notes(data, header, headers, coverage)
-        if notes.is_kernel:
+        if _is_machine(headers, notes):
             from .vmcore.elf import Vmcore
 
             return Vmcore().read(source, header, headers, notes)
@@ -85,6 +92,16 @@ class ElfCore:
             process=notes.process,
             coverage=coverage,
         )
+
+
+def _is_machine(headers: ProgramHeaders, notes: NoteContents) -> bool:
+    """Say whether it is a dump of a whole machine: by its notes, or by physical addresses."""
+    if notes.is_kernel:
+        return True
+    # Linux and gdb write zeros for a process, others its virtual addresses.
+    physical = (headers.physical != 0) & (headers.physical != headers.address)
+    told = notes.auxv or notes.files or notes.process
+    return not told and bool((physical & (headers.type == PT_LOAD)).any())
 
 
 def _main_stack_pointer(threads: list[Thread], process: dict[str, str]) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from ...coverage import Coverage
 from ...dump import Dump, Machine
 from ...errors import DumpError
+from ...image import MemoryImage, Segment
 from ...physical import PhysicalMemory, PhysicalRange
 from ..elf_headers import (
     EM_X86_64,
@@ -28,12 +29,14 @@ from ..elf_headers import (
 )
 from ..elf_notes import NoteContents, read_notes
 from ..source import Source
-from .machine import Evidence, open_machine
+from .machine import Evidence, check_architecture, open_machine
 from .processors import processors
 from .vmcoreinfo import parse_vmcoreinfo
 from .x86_64 import KERNEL_MAP
 
 _NO_ADDRESS = np.uint64((1 << 64) - 1)
+#: No machine has physical addresses beyond.
+_HIGHEST = 1 << 52
 
 
 class Vmcore:
@@ -64,17 +67,11 @@ class Vmcore:
         self, source: Source, header: ElfHeader, headers: ProgramHeaders, notes: NoteContents
     ) -> Dump:
         """Read a file whose headers and notes are known."""
+        path, coverage = source.path, source.coverage
         loads = headers.select((headers.type == PT_LOAD) & (headers.memsz > 0))
-        physical, missing = _physical(source.data, loads, source.coverage)
-        if not physical.ranges:
-            raise DumpError(
-                "holds no memory: none of its segments has bytes in the file",
-                path=source.path,
-                hint="the dump was cut off: copy it again, or dump the machine again",
-            )
         threads, control = processors(notes, header)
         evidence = Evidence(
-            path=source.path,
+            path=path,
             architecture=header.architecture,
             byteorder=header.byteorder,
             word_size=header.word_size,
@@ -82,34 +79,57 @@ class Vmcore:
             phys_base=_phys_base(loads, header),
             control=control,
         )
-        image, info = open_machine(physical, evidence, source.coverage)
+        check_architecture(evidence)
+        physical, missing = _physical(source.data, loads, coverage)
+        virtual = _virtual(source.data, loads)
+        if not physical.ranges and not virtual:
+            raise DumpError(
+                "holds no memory: none of its segments has bytes in the file",
+                path=path,
+                hint="the dump was cut off: copy it again, or dump the machine again",
+            )
+        info = evidence.info
+        try:
+            image, info = open_machine(physical, evidence, coverage)
+        except DumpError as error:
+            if not virtual:
+                raise
+            why = str(error.args[0]).removeprefix(f"{path}: ")
+            coverage.add(
+                "vmcore.virtual",
+                f"the kernel's memory is where the file's headers put it, without modules and "
+                f"vmalloc areas that they leave out: {why}",
+            )
+            image = MemoryImage(virtual)
         return Dump(
             image,
-            path=source.path,
+            path=path,
             format=self.name,
             architecture=header.architecture,
             threads=threads,
-            coverage=source.coverage,
+            coverage=coverage,
             machine=Machine(physical, info, missing),
         )
 
 
 def _physical(data: Bytes, loads: ProgramHeaders, coverage: Coverage) -> tuple[PhysicalMemory, int]:
     """Return the memory by physical address, and how many page frames were filtered out."""
+    if len(loads) > 1 and not loads.physical.any():
+        return PhysicalMemory([]), 0  # /proc/kcore before Linux 4.8: they are not told
     loads = loads.select(loads.physical != _NO_ADDRESS)
     order = np.lexsort((loads.filesz, loads.physical))
     ranges = []
-    reach = lost = cut = filtered = 0
+    reach = cut = filtered = 0
     for start, offset, filesz, memsz in zip(
         *(c[order].tolist() for c in (loads.physical, loads.offset, loads.filesz, loads.memsz)),
         strict=True,
     ):
-        size = min(filesz, memsz, max(0, data.size - offset), (1 << 52) - min(start, 1 << 52))
-        cut += min(filesz, memsz) - size
-        filtered += max(0, memsz - filesz)
+        filesz = min(filesz, memsz)
+        size = min(filesz, max(0, data.size - offset), max(0, _HIGHEST - start))
+        cut += filesz - size
+        filtered += max(0, start + memsz - max(start + filesz, reach))
         # kdump describes the kernel's code and data once more, with their own addresses.
         skipped = max(0, min(reach - start, size))
-        lost += skipped
         if size > skipped:
             ranges.append(PhysicalRange(start + skipped, data[offset + skipped : offset + size]))
             reach = start + size
@@ -119,7 +139,31 @@ def _physical(data: Bytes, loads: ProgramHeaders, coverage: Coverage) -> tuple[P
             f"the file is cut off: {cut:,} bytes of memory that it announces are not in it",
             nbytes=cut,
         )
+    if filtered >> 12:
+        coverage.add(
+            "vmcore.filtered",
+            f"{filtered >> 12:,} page frames were left out when the dump was written",
+            count=filtered >> 12,
+            nbytes=filtered,
+        )
     return PhysicalMemory(ranges), filtered >> 12
+
+
+def _virtual(data: Bytes, loads: ProgramHeaders) -> list[Segment]:
+    """Return the kernel's memory where the headers have it; kcore's and kdump's have it twice."""
+    loads = loads.select(loads.address >= np.uint64(1 << 63))
+    order = np.argsort(loads.address, kind="stable")
+    segments = []
+    reach = 0
+    for start, offset, filesz in zip(
+        *(c[order].tolist() for c in (loads.address, loads.offset, loads.filesz)), strict=True
+    ):
+        size = min(filesz, max(0, data.size - offset), (1 << 64) - 1 - start)
+        skipped = max(0, min(reach - start, size))
+        if size > skipped:
+            segments.append(Segment(start + skipped, data[offset + skipped : offset + size]))
+            reach = start + size
+    return segments
 
 
 def _phys_base(loads: ProgramHeaders, header: ElfHeader) -> int | None:

@@ -12,7 +12,7 @@ from ..elf_headers import EM_AARCH64, EM_X86_64, ET_CORE, PT_NOTE, ElfHeader, Pr
 from ..elf_notes import NoteContents, read_notes
 from ..source import Source
 from .kdump_header import INCOMPLETE, MAGIC, KdumpHeader, read_kdump_header, read_pages
-from .machine import Evidence, open_machine
+from .machine import Evidence, check_architecture, open_machine
 from .processors import processors
 from .unpacked import unpack
 from .vmcoreinfo import parse_vmcoreinfo
@@ -42,6 +42,10 @@ class Kdump:
         if not self.matches(source.head):
             raise DumpError("is no compressed kernel dump", path=path)
         header = read_kdump_header(data, path)
+        info, elf, notes = _notes(source, header)
+        threads, control = processors(notes, elf)
+        evidence = Evidence(path, elf.architecture, info=info, control=control)
+        check_architecture(evidence)
         pages = read_pages(data, header)
         if header.pieces is not None:
             coverage.add(
@@ -72,9 +76,6 @@ class Kdump:
                 count=pages.absent,
                 nbytes=pages.absent * header.block_size,
             )
-        info, elf, notes = _notes(source, header)
-        threads, control = processors(notes, elf)
-        evidence = Evidence(path, elf.architecture, info=info, control=control)
         image, told = open_machine(physical, evidence, coverage)
         return Dump(
             image,

@@ -43,6 +43,16 @@ class Evidence:
     control: Control | None = None
 
 
+def check_architecture(evidence: Evidence) -> None:
+    """Raise `DumpError` where the architecture's page tables are not read here."""
+    if evidence.architecture != "x86_64" or evidence.word_size != 8:
+        raise DumpError(
+            f"is a dump of a machine of architecture {evidence.architecture} "
+            f"({evidence.word_size * 8}-bit): page tables of x86_64 alone are read",
+            path=evidence.path,
+        )
+
+
 def open_machine(
     physical: PhysicalMemory, evidence: Evidence, coverage: Coverage
 ) -> tuple[MemoryImage, MappingType[str, str]]:
@@ -61,12 +71,7 @@ def open_machine(
         The architecture's page tables are not read here, or they cannot be found, or they are
         not in the dump.
     """
-    if evidence.architecture != "x86_64" or evidence.word_size != 8:
-        raise DumpError(
-            f"is a dump of a machine of architecture {evidence.architecture} "
-            f"({evidence.word_size * 8}-bit): page tables of x86_64 alone are read",
-            path=evidence.path,
-        )
+    check_architecture(evidence)
     info = evidence.info
     if not info:
         info = find_vmcoreinfo(physical)

@@ -85,10 +85,11 @@ def read_page_tables(physical: PhysicalMemory, root: int, paging: Paging) -> Map
     # Addresses are counted from the kernel's half on until the end: they never overflow.
     tables = np.array([root], np.uint64)
     bases = np.zeros(1, np.uint64)
-    mapped: list[tuple[U64, U64, U64]] = []
+    none = np.zeros(0, np.uint64)
+    mapped = [(none, none, none)]
     lost: list[U64] = []
     for level, shift in enumerate(paging.shifts):
-        below: list[tuple[U64, U64]] = []
+        below = [(none, none)]
         step = np.uint64(1 << shift)
         chosen = paging.kernel_entries if level == 0 else slice(None)
         for at in range(0, tables.size, _AT_ONCE):

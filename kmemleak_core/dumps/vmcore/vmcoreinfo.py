@@ -59,7 +59,7 @@ def symbol(info: Mapping[str, str], *names: str) -> int | None:
     """Return the address of the first of these symbols that it has."""
     for name in names:
         value = _integer(info.get(f"SYMBOL({name})"), 16)
-        if value is not None:
+        if value is not None and value >= 0:
             return value
     return None
 
