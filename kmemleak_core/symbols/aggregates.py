@@ -50,6 +50,18 @@ class TypeFacts:
     bits: int = 0
 
 
+def array_facts(element: TypeFacts, length: int) -> TypeFacts:
+    """Return what an array's type says; one of arrays is told as one, as BTF has them."""
+    count = length * (element.count or 1)
+    text = f"{element.text.partition(' [')[0]} [{count or ''}]"
+    return TypeFacts(element.size * length, text, element.signed, count, element.aggregate)
+
+
+def pointer_facts(target: TypeFacts, size: int) -> TypeFacts:
+    """Return what a pointer's type says."""
+    return TypeFacts(size, f"{target.text}{'' if target.text.endswith('*') else ' '}*")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A member as its source has it.
@@ -233,5 +245,5 @@ def _element(array: Member, index: int) -> Member | None:
     if index >= array.count:
         return None
     size = array.size // array.count
-    text = re.sub(r" \[[\d\]\[]*\]$", "", array.type)
+    text = array.type.partition(" [")[0]
     return replace(array, offset=array.offset + index * size, size=size, count=0, type=text)

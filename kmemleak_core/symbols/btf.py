@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from ..errors import DumpError
 from ..image import ByteOrder
-from .aggregates import PLAIN_NAMES, Aggregate, AggregateTypes, Part, TypeFacts
+from .aggregates import (
+    PLAIN_NAMES,
+    Aggregate,
+    AggregateTypes,
+    Part,
+    TypeFacts,
+    array_facts,
+    pointer_facts,
+)
 
 _MAGIC = 0xEB9F
 
@@ -230,22 +238,17 @@ class BtfTypes(AggregateTypes):
                 )
             return facts
         if kind == Kind.PTR:
-            target = self.facts(value, depth + 1).text
-            return TypeFacts(self.word_size, f"{target}{'' if target.endswith('*') else ' '}*")
+            return pointer_facts(self.facts(value, depth + 1), self.word_size)
         if kind == Kind.ARRAY:
-            element = self.facts(more[0], depth + 1)
-            count = more[2] * (element.count or 1)
-            base, bracket, rest = element.text.partition(" [")
-            text = f"{base} [{more[2] or ''}]{bracket[1:]}{rest}"
-            return TypeFacts(element.size * more[2], text, element.signed, count, element.aggregate)
+            return array_facts(self.facts(more[0], depth + 1), more[2])
         name = self.name(name_at)
         if kind in (Kind.STRUCT, Kind.UNION):
             word = "struct" if kind == Kind.STRUCT else "union"
             return TypeFacts(value, f"{word} {name}".rstrip(), aggregate=number)
         if kind in (Kind.ENUM, Kind.ENUM64):
             high = more[1::2] if kind == Kind.ENUM else more[2::3]
-            # Its flag says signed, but an older writer did not know of it: a value < 0 tells.
-            signed = any(word >> 31 for word in high) and (flagged >> 8 or kind == Kind.ENUM)
+            negative = flagged >> 8 or (kind == Kind.ENUM and not self._flags_signed)
+            signed = negative and any(word >> 31 for word in high)
             return TypeFacts(value, f"enum {name}".rstrip(), bool(signed))
         if kind == Kind.INT:
             bits = more[0] & 0xFF
@@ -260,6 +263,14 @@ class BtfTypes(AggregateTypes):
         if kind == Kind.FWD:
             return TypeFacts(0, f"{'union' if flagged >> 8 else 'struct'} {name}")
         return TypeFacts(0, "function")
+
+    @cached_property
+    def _flags_signed(self) -> bool:
+        """Whether enumerations that have negative values are flagged (Linux 6.0, pahole 1.24)."""
+        if self.base:
+            return self.base._flags_signed
+        flagged = self._info[self._kind == Kind.ENUM] >> np.uint32(31)
+        return bool(flagged.any())
 
     def enumerator(self, name: str) -> int | None:
         """Return the value of an enumerator, of whichever enumeration."""
@@ -282,7 +293,11 @@ class BtfTypes(AggregateTypes):
             at += step * np.arange(at.size)
             names.append(self._words[at])
             low = self._words[at + 1]
-            if kind == Kind.ENUM:
+            if kind == Kind.ENUM and self._flags_signed:
+                flagged = np.repeat(self._info[rows] >> np.uint32(31), count).astype(bool)
+                low64 = low.astype(np.int64)
+                values.append(np.where(flagged, low.view(np.int32), low64))
+            elif kind == Kind.ENUM:
                 values.append(low.view(np.int32).astype(np.int64))
             else:
                 high = self._words[at + 2].astype(np.uint64) << np.uint64(32)
