@@ -15,7 +15,7 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "dump", "replay", "parse", "kernel", "ctl")
+SUBCOMMANDS = ("scan", "dump", "replay", "parse", "kernel", "ctl", "vmcore")
 
 
 class ExitCode(IntEnum):

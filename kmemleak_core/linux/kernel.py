@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..coverage import Coverage
 from ..dump import Dump, Machine
-from ..errors import DumpError, FaultError
+from ..errors import DumpError, FaultError, UsageError
 from ..image import MemoryImage
 from ..physical import PhysicalMemory
 from ..symbols import SymbolTable, Types
@@ -93,12 +93,14 @@ def open_kernel(
     Raises
     ------
     DumpError
-        It is no machine's dump, or one of these things cannot be had from it.
+        It is no machine's dump, one of these things cannot be had from it, or a file is of
+        another kernel.
+    UsageError
+        Both files are given.
     """
     machine = dump.machine
     if machine is None:
         raise DumpError("not a dump of a whole machine", path=dump.path)
-    from ..symbols.btf import BtfTypes
     from ..symbols.table import KernelSymbols
     from . import places
     from .module_types import with_modules
@@ -106,17 +108,14 @@ def open_kernel(
 
     coverage = Coverage()
     names = _symbols(dump, machine)
-    types = _types(dump, names)
+    types = _types(dump, machine, names, vmlinux, layout, coverage)
     structures = Structures(dump.image, types)
     modules = read_modules(structures, names, coverage)
-    symbols = KernelSymbols(names, modules)
-    if isinstance(types, BtfTypes):
-        types = with_modules(types, structures, names, modules, coverage)
-    page_size = int(machine.info.get("PAGESIZE", "4096"))
+    page_size = _page_size(dump, machine)
     return Kernel(
         dump,
-        symbols,
-        types,
+        KernelSymbols(names, modules),
+        with_modules(types, structures, names, modules, coverage),
         release=machine.info.get("OSRELEASE", ""),
         page_size=page_size,
         direct_map=places.direct_map(dump, machine, names),
@@ -127,17 +126,57 @@ def open_kernel(
     )
 
 
+def _page_size(dump: Dump, machine: Machine) -> int:
+    told = machine.info.get("PAGESIZE", "4096")
+    if told not in ("4096", "16384", "65536"):
+        raise DumpError(f"VMCOREINFO tells a page size of {told!r}", path=dump.path)
+    return int(told)
+
+
 def _symbols(dump: Dump, machine: Machine) -> SymbolColumns:
     from ..symbols.kallsyms import read_kallsyms
 
     return read_kallsyms(dump.image, machine.info)
 
 
-def _types(dump: Dump, symbols: SymbolTable) -> Types:
+def _types(
+    dump: Dump,
+    machine: Machine,
+    symbols: SymbolTable,
+    vmlinux: str | Path | None,
+    layout: str | Path | None,
+    coverage: Coverage,
+) -> Types:
+    """Return the types that were asked for, else those that the kernel carries."""
+    if vmlinux is not None and layout is not None:
+        raise UsageError("a vmlinux and a layout are two sources of the same: give one of them")
+    path = vmlinux if vmlinux is not None else layout
+    if path is None:
+        return _own_types(dump, symbols)
+    from .build_id import check_build_id, dump_build_id
+
+    types: Types
+    if vmlinux is not None:
+        from ..symbols.vmlinux import read_vmlinux
+
+        types, build_id = read_vmlinux(vmlinux)
+    else:
+        from ..symbols.layout import LayoutTypes
+
+        types = LayoutTypes(path)
+        build_id = types.build_id
+    check_build_id(dump_build_id(dump, machine, symbols), build_id, str(path), coverage)
+    return types
+
+
+def _own_types(dump: Dump, symbols: SymbolTable) -> Types:
     from ..symbols.btf import BtfTypes
 
     start, stop = symbols.address("__start_BTF"), symbols.address("__stop_BTF")
-    hint = "give the kernel's vmlinux with debugging symbols: --vmlinux FILE"
+    hint = (
+        "give the kernel's vmlinux with debugging symbols, or what `kmemleak vmcore layout` "
+        "made of it: --vmlinux FILE, --layout FILE"
+    )
     if start is None or stop is None or stop <= start:
         raise DumpError("this kernel does not carry its types (no BTF)", path=dump.path, hint=hint)
     try:

@@ -83,7 +83,7 @@ class ModuleBtf:
         name: str,
         start: int,
         size: int,
-        base: BtfTypes,
+        base: Types,
         coverage: Coverage,
     ) -> None:
         self._structures = structures
@@ -97,6 +97,9 @@ class ModuleBtf:
     def types(self) -> BtfTypes | None:
         """Its types; None where they cannot be read."""
         image = self._structures.image
+        # Its numbers and strings go on where those of the kernel's own BTF end.
+        if not isinstance(self._base, BtfTypes):
+            return None
         try:
             if not 0 < self.size <= _LARGEST:
                 raise DumpError(f"it claims to have {self.size:,} bytes")
@@ -117,7 +120,7 @@ class ModuleBtf:
 
 
 def with_modules(
-    kernel: BtfTypes,
+    kernel: Types,
     structures: Structures,
     symbols: SymbolTable,
     modules: Iterable[Module],

@@ -1,7 +1,7 @@
 """Turns what a source tells of a structure's parts into its members, those of nameless parts too.
 
-A source of types is a subclass of `AggregateTypes` that knows two things: which key a name has,
-and which parts a key's structure has. Everything else is the same for all of them.
+A source of types is a subclass of `AggregateTypes` that knows which key a name has, which parts a
+key's structure has, and enumerations. Everything else is the same for all of them.
 """
 
 from __future__ import annotations
@@ -105,22 +105,20 @@ PLAIN_NAMES: Mapping[str, str] = {
 }
 
 
-class AggregateTypes(ABC):
-    """Structures by name, from a source that tells their parts (see `Types`).
+class NamedTypes(ABC):
+    """Structures by name, and members by path, from a source that knows structures by a key.
 
     Parameters
     ----------
     origin
         Where they come from.
     byteorder
-        Of the memory that they describe: bit fields are counted from the other end of a
-        big-endian one.
+        Of the memory that they describe.
     """
 
     def __init__(self, origin: str, byteorder: ByteOrder = "little") -> None:
         self.origin = origin
         self.byteorder = byteorder
-        self._structs: dict[Hashable, tuple[Struct, Mapping[str, Hashable]]] = {}
         self._keys: dict[str, Hashable | None] = {}
         self._members: dict[tuple[str, str], Member | None] = {}
 
@@ -129,8 +127,8 @@ class AggregateTypes(ABC):
         """Return the key of a structure, union, or a typedef of one."""
 
     @abstractmethod
-    def aggregate(self, key: Hashable) -> Aggregate:
-        """Return the structure of a key."""
+    def described(self, key: Hashable) -> tuple[Struct, Mapping[str, Hashable]]:
+        """Return a structure, and the keys of those of its members that are structures."""
 
     @abstractmethod
     def enumerator(self, name: str) -> int | None:
@@ -139,7 +137,7 @@ class AggregateTypes(ABC):
     def struct(self, name: str) -> Struct | None:
         """Return a structure or union; None where there is none of that name."""
         key = self._key(name)
-        return None if key is None else self._struct(key)[0]
+        return None if key is None else self.described(key)[0]
 
     def member(self, struct: str, path: str) -> Member | None:
         """Return a member by its path, its offset counted from the structure's start.
@@ -165,7 +163,7 @@ class AggregateTypes(ABC):
             if key is None or match is None:
                 return None
             name, index = match.groups()
-            described, keys = self._struct(key)
+            described, keys = self.described(key)
             found = described.members.get(name)
             if found is None:
                 return None
@@ -177,8 +175,27 @@ class AggregateTypes(ABC):
             offset += found.offset
         return None if found is None else replace(found, name=path, offset=offset)
 
-    def _struct(self, key: Hashable) -> tuple[Struct, Mapping[str, Hashable]]:
-        """Return a structure, and the keys of those members that are structures."""
+
+class AggregateTypes(NamedTypes):
+    """Structures by name, from a source that tells their parts; see `NamedTypes`.
+
+    In a big-endian machine's, bit fields are counted from the other end.
+    """
+
+    def __init__(self, origin: str, byteorder: ByteOrder = "little") -> None:
+        super().__init__(origin, byteorder)
+        self._structs: dict[Hashable, tuple[Struct, Mapping[str, Hashable]]] = {}
+
+    @abstractmethod
+    def aggregate(self, key: Hashable) -> Aggregate:
+        """Return the structure of a key."""
+
+    @abstractmethod
+    def enumeration(self, name: str) -> Mapping[str, int]:
+        """Return the enumerators of an enumeration; empty where there is none of that name."""
+
+    def described(self, key: Hashable) -> tuple[Struct, Mapping[str, Hashable]]:
+        """Return a structure, and the keys of those of its members that are structures."""
         if key not in self._structs:
             top = self.aggregate(key)
             members: dict[str, Member] = {}

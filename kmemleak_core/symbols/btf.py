@@ -6,7 +6,7 @@ section of records of 32-bit words (a type's number is its record's), a section 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from enum import IntEnum
 from functools import cached_property
 
@@ -263,6 +263,16 @@ class BtfTypes(AggregateTypes):
         if kind == Kind.FWD:
             return TypeFacts(0, f"{'union' if flagged >> 8 else 'struct'} {name}")
         return TypeFacts(0, "function")
+
+    def enumeration(self, name: str) -> Mapping[str, int]:
+        """Return the enumerators of an enumeration; empty where there is none of that name."""
+        kinds = self._named(name)
+        for number in (*kinds.get(Kind.ENUM, ()), *kinds.get(Kind.ENUM64, ())):
+            kind, _, _, more = self._record(number)
+            names = more[:: 2 if kind & 0xFF == Kind.ENUM else 3]
+            found = {self.name(at): self.enumerator(self.name(at)) for at in names}
+            return {text: value for text, value in found.items() if value is not None}
+        return self.base.enumeration(name) if self.base else {}
 
     @cached_property
     def _flags_signed(self) -> bool:

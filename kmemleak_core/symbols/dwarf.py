@@ -5,7 +5,8 @@ drgn reads 65 MB of it in half a second; pyelftools takes minutes.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,9 @@ class DwarfTypes(AggregateTypes):
     def __init__(self, path: str | Path) -> None:
         drgn = _drgn()
         program = drgn.Program()
-        try:
+        with _reading(path):
             module = program.extra_module("vmlinux", create=True)
             module.try_file(path, force=True)
-        except Exception as error:  # drgn's own kinds are many
-            raise DumpError(f"cannot be read: {error}", path=str(path)) from error
         if module.debug_file_status != drgn.ModuleFileStatus.HAVE:
             raise DumpError(
                 "has no debugging symbols (DWARF)",
@@ -56,6 +55,7 @@ class DwarfTypes(AggregateTypes):
         if not program.platform.flags & drgn.PlatformFlags.IS_LITTLE_ENDIAN:
             order = "big"
         super().__init__(f"DWARF of {path}", order)
+        self._path = path
         self._drgn = drgn
         self._program = program
         #: drgn's types by key: a named one's kind, name and size, a number of a nameless one's.
@@ -64,11 +64,12 @@ class DwarfTypes(AggregateTypes):
     def find(self, name: str) -> Hashable | None:
         """Return the key of a structure, union, or a typedef of one."""
         for word in ("struct ", "union ", ""):
-            try:
-                found = self._program.type(word + name)
-            except (LookupError, SyntaxError, ValueError):
-                continue
-            facts = self.facts(found)
+            with _reading(self._path):
+                try:
+                    found = self._program.type(word + name)
+                except (LookupError, SyntaxError):
+                    continue
+                facts = self.facts(found)
             if facts.aggregate is not None and not facts.count:
                 return facts.aggregate
         return None
@@ -76,23 +77,34 @@ class DwarfTypes(AggregateTypes):
     def aggregate(self, key: Hashable) -> Aggregate:
         """Return the structure of a key."""
         found = self._types[key]
-        parts = tuple(
-            Part(
-                member.name or "",
-                member.bit_offset,
-                member.bit_field_size or 0,
-                self.facts(member.type),
+        with _reading(self._path):
+            parts = tuple(
+                Part(
+                    member.name or "",
+                    member.bit_offset,
+                    member.bit_field_size or 0,
+                    self.facts(member.type),
+                )
+                for member in found.members
             )
-            for member in found.members
-        )
         return Aggregate(found.tag or "", found.size, parts)
 
     def enumerator(self, name: str) -> int | None:
         """Return the value of an enumerator, of whichever enumeration."""
-        try:
-            return int(self._program.constant(name).value_())
-        except (LookupError, TypeError, ValueError):
-            return None
+        with _reading(self._path):
+            try:
+                return int(self._program.constant(name).value_())
+            except (LookupError, TypeError, ValueError):
+                return None
+
+    def enumeration(self, name: str) -> Mapping[str, int]:
+        """Return the enumerators of an enumeration; empty where there is none of that name."""
+        with _reading(self._path):
+            try:
+                found = self._program.type(f"enum {name}").enumerators
+            except (LookupError, SyntaxError):
+                return {}
+            return {text: int(value) for text, value in found or ()}
 
     def facts(self, found: Any, depth: int = 0) -> TypeFacts:
         """Return what a type of drgn's says of a member."""
@@ -128,6 +140,17 @@ class DwarfTypes(AggregateTypes):
             signed = kind == kinds.INT and found.is_signed
             return TypeFacts(found.size, PLAIN_NAMES.get(found.name, found.name), signed)
         return TypeFacts(0, "void" if kind == kinds.VOID else "function")
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Word what drgn says of a damaged file: its errors are of many kinds, some plain ones."""
+    try:
+        yield
+    except (DumpError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise DumpError(f"its debugging symbols are damaged: {error}", path=str(path)) from error
 
 
 def _drgn() -> Any:

@@ -39,6 +39,13 @@ def vmcores(shared_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def vmlinux(shared_data, tmp_path_factory):
+    """Return the kernel's file: its symbols and DWARF, no code, no BTF."""
+    folder = tmp_path_factory.mktemp("vmlinux")
+    return unpack(shared_data / "vmcore" / "vmlinux.debug.zst", folder / "vmlinux")
+
+
+@pytest.fixture(scope="session")
 def mapped(shared_data, vmcores):
     """Return a snapshot as a Dump, its memory mapped as the neutral tables tell."""
     made: dict[str, Dump] = {}

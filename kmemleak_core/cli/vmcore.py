@@ -1,0 +1,89 @@
+"""Turns ``kmemleak vmcore`` into files that help with the dumps of kernels."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..report.escape import printable
+from . import output
+
+_DESCRIPTION = """\
+Helps with the dumps of kernels; `kmemleak scan vmcore` finds what leaks in one.
+"""
+
+_EXIT_CODES = """\
+exit codes:
+  0  done              3  a file cannot be read
+  2  wrong usage
+"""
+
+_LAYOUT = """\
+Writes a small file of the structures that an analysis of a kernel's dump asks for, as this kernel
+has them. Kernels with BTF carry their own; for one without, make this file once, where its vmlinux
+is, and give it to each scan of its dumps: --layout FILE.
+
+Of a vmlinux without BTF the debugging symbols (DWARF) are read, with drgn:
+pip install "kmemleak-core[vmcore]".
+"""
+
+_LAYOUT_EXAMPLES = """\
+examples:
+  kmemleak vmcore layout /usr/lib/debug/boot/vmlinux-6.1.0-40-amd64 -o 6.1.0-40.json
+  kmemleak scan vmcore --layout 6.1.0-40.json
+
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand, and its own."""
+    parser = subparsers.add_parser(
+        "vmcore",
+        help="help with the dumps of kernels",
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+    _prepare_layout(tasks)
+
+
+def _prepare_layout(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = tasks.add_parser(
+        "layout",
+        help="write down the structures of a kernel that does not carry them",
+        description=_LAYOUT,
+        epilog=_LAYOUT_EXAMPLES + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run_layout)
+    parser.add_argument(
+        "vmlinux", type=Path, metavar="VMLINUX", help="the kernel's file, with debugging symbols"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file")
+
+
+def run_layout(arguments: argparse.Namespace) -> int:
+    """Write a kernel's layout, and return the exit code."""
+    import json
+    import sys
+
+    from ..symbols.layout import describe
+    from ..symbols.vmlinux import read_vmlinux
+    from .command import ExitCode
+
+    output.check_output(arguments.output, arguments.force)
+    types, build_id = read_vmlinux(arguments.vmlinux)
+    if not build_id:
+        name = printable(str(arguments.vmlinux))
+        print(f"kmemleak: {name} has no build-id: no dump can be checked with it", file=sys.stderr)
+    content = describe(types, build_id)
+    with output.opened(arguments.output, arguments.force) as file:
+        json.dump(content, file, separators=(",", ":"))
+        file.write("\n")
+    return ExitCode.CLEAN
