@@ -1,0 +1,254 @@
+"""Turns what a kernel's allocators gave out into one table of objects with their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...coverage import Coverage
+from ...objects import BLACK, ObjectFlags, ObjectTable
+from ...provenance import Provenance
+from .. import Check, Heap
+from .caches import Caches, node_totals, nodes
+
+if TYPE_CHECKING:
+    from . import KernelMemory
+
+
+class Kinds(Sequence[str]):
+    """What objects can be, by number; a cache's structure is looked up when it is asked for.
+
+    Parameters
+    ----------
+    caches
+        They come first, then the same again for what kfence gave out in their stead.
+    others
+        The rest.
+    """
+
+    def __init__(self, caches: Caches, others: Sequence[str]) -> None:
+        self._caches = caches
+        self._others = tuple(others)
+
+    def __len__(self) -> int:
+        return 2 * len(self._caches) + len(self._others)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        n = len(self._caches)
+        if i >= 2 * n:
+            return self._others[i - 2 * n]
+        kind = self._caches.kind(i % n)
+        return kind if i < n else f"{kind} (kfence)"
+
+
+class _Rows:
+    """Columns of objects that are put together from several sources."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[NDArray[Any], ...]] = []
+
+    def add(
+        self,
+        address: NDArray[np.uint64],
+        size: NDArray[np.uint64],
+        kind: NDArray[np.int64] | int,
+        min_count: NDArray[np.int32] | int = 1,
+        flags: NDArray[np.uint8] | int = 0,
+    ) -> None:
+        n = address.size
+        self.parts.append(
+            (
+                address,
+                size,
+                np.broadcast_to(np.asarray(kind, np.int32), n),
+                np.broadcast_to(np.asarray(min_count, np.int32), n),
+                np.broadcast_to(np.asarray(flags, np.uint8), n),
+            )
+        )
+
+    def column(self, i: int) -> NDArray[Any]:
+        return np.concatenate([part[i] for part in self.parts])
+
+
+def assemble(memory: KernelMemory) -> Heap:
+    """Return the objects of all allocators.
+
+    Their ``min_count`` is the kernel's own detector's: 1 for what was asked from a slab, 2 for
+    vmalloc blocks, whose ``vm_struct`` is one reference and passes surplus ones on, 0 for
+    modules and per-CPU pieces. Caches that ask not to be traced (SLAB_NOLEAKTRACE) are black.
+    """
+    kernel, caches, slabs, areas = memory.kernel, memory.caches, memory.slabs, memory.areas
+    address, slab = memory.walked.slabs.allocated()
+    cache = slabs.cache[slab]
+    black = np.where(caches.flagged("NOLEAKTRACE"), BLACK, 1).astype(np.int32)
+    kinds = Kinds(
+        caches,
+        ["large kmalloc", "per-CPU", "vmalloc", *(f"module {m.name}" for m in kernel.modules)],
+    )
+    large, per_cpu, vmalloc = (2 * len(caches) + i for i in range(3))
+    rows = _Rows()
+    rows.add(address, caches.object_size[cache].astype(np.uint64), cache, black[cache])
+    fence = memory.kfence
+    known = fence.cache >= 0
+    rows.add(
+        fence.address[known],
+        fence.size[known],
+        fence.cache[known] + len(caches),
+        black[fence.cache[known]],
+    )
+    use = memory.use
+    rows.add(memory.pages.memory[use.large], use.order_bytes, large)
+    mine = np.flatnonzero(areas.allocated)
+    module = _module_of(memory, mine)
+    rows.add(
+        areas.address[mine],
+        areas.size[mine],
+        vmalloc + module + 1,
+        np.where(module >= 0, 0, 2),
+        # Only modules' data are scanned: they are roots by themselves.
+        np.where(module >= 0, int(ObjectFlags.NO_SCAN), 0),
+    )
+    rows.add(*memory.per_cpu.copies(), per_cpu, 0)
+
+    address, size = rows.column(0), rows.column(1)
+    order = _disjoint(address, size, memory.coverage)
+    objects = ObjectTable.from_arrays(
+        address[order],
+        size[order],
+        rows.column(3)[order],
+        rows.column(4)[order],
+        allocation_order=False,
+    )
+    blocks = mine[module < 0]
+    _pass_on(objects, areas.struct[blocks], areas.address[blocks])
+    _leave_ranges_out(memory, objects, address[: slab.size], cache)
+    return Heap(
+        allocator="slub",
+        objects=objects,
+        checks=_checks(memory),
+        counters={
+            "caches": len(caches),
+            "slabs": len(slabs),
+            "slots": memory.walked.slabs.slots,
+            "slab_objects": int(slab.size),
+            "free_objects": memory.walked.slabs.slots - int(slab.size),
+            "kfence_objects": int(fence.address.size),
+            "large_kmalloc": int(use.large.size),
+            "vmalloc_blocks": int(blocks.size),
+            "percpu_pieces": int(memory.per_cpu.pointer.size),
+        },
+        coverage=memory.coverage,
+        provenance=Provenance(kind=rows.column(2)[order], kinds=kinds),
+    )
+
+
+def _disjoint(
+    address: NDArray[np.uint64], size: NDArray[np.uint64], coverage: Coverage
+) -> NDArray[np.int64]:
+    """Return the rows by address, without those that reach into one before them."""
+    inside = size < np.uint64((1 << 64) - 2) - address
+    order = np.argsort(address, kind="stable")
+    order = order[inside[order]]
+    start = address[order]
+    reach = np.maximum.accumulate(start + np.maximum(size[order], np.uint64(1)))
+    apart = np.ones(order.size, bool)
+    apart[1:] = start[1:] >= reach[:-1]
+    lost = address.size - int(np.count_nonzero(apart))
+    if lost:
+        coverage.add(
+            "heap.slub.overlap",
+            "objects that overlap others, or leave the address space: left out",
+            count=lost,
+        )
+    return order[apart]
+
+
+def _module_of(memory: KernelMemory, areas: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which module each area is part of; −1 for none."""
+    start = memory.areas.address[areas]
+    module = np.full(start.size, -1, np.int64)
+    for i, one in enumerate(memory.kernel.modules):
+        for part in one.memory:
+            row = int(np.searchsorted(start, np.uint64(part.start), side="right")) - 1
+            if row >= 0 and part.start - int(start[row]) < int(memory.areas.size[areas[row]]):
+                module[row] = i
+    return module
+
+
+def _pass_on(objects: ObjectTable, struct: NDArray[np.uint64], block: NDArray[np.uint64]) -> None:
+    """Let surplus references to a ``vm_struct`` count for its block."""
+    excess = np.zeros(len(objects), np.uint64)
+    if len(objects):
+        row = np.searchsorted(objects.address, struct).clip(0, len(objects) - 1)
+        known = objects.address[row] == struct
+        excess[row[known]] = block[known]
+    objects.excess_ref = excess
+
+
+def _leave_ranges_out(
+    memory: KernelMemory,
+    objects: ObjectTable,
+    address: NDArray[np.uint64],
+    cache: NDArray[np.int64],
+) -> None:
+    """Keep areas' bounds from being scanned: they are addresses, but no references.
+
+    The kernel has its detector scan a ``vmap_area`` from its tree node on.
+    """
+    structures = memory.caches.structures
+    node = structures.types.member("vmap_area", "rb_node")
+    wanted = _cache_of(memory, "vmap_area_cachep", "vmap_area")
+    if node is None or wanted is None:
+        return
+    of_cache = address[cache == wanted]
+    bounds, _ = structures.bytes(of_cache, 0, 16)
+    pair = bounds.view(memory.kernel.image.word_dtype).astype(np.uint64)
+    # Other caches may have been merged with this one: page-aligned bounds in order tell.
+    page = np.uint64(memory.kernel.page_size)
+    ranges = (pair[:, 0] < pair[:, 1]) & (pair[:, 0] % page == 0) & (pair[:, 1] % page == 0)
+    length = int(memory.caches.object_size[wanted]) - node.offset
+    if length > 0:
+        objects.set_scan_areas((at, at + node.offset, length) for at in of_cache[ranges].tolist())
+
+
+def _cache_of(memory: KernelMemory, symbol: str, name: str) -> int | None:
+    """Return the row of a cache that a variable of the kernel points to, else by its name."""
+    at = memory.kernel.symbols.address(symbol)
+    if at is not None:
+        pointer, _ = memory.caches.structures.numbers(np.array([at], np.uint64))
+        row = int(memory.caches.rows(pointer)[0])
+        if row >= 0:
+            return row
+    return memory.caches.names.index(name) if name in memory.caches.names else None
+
+
+def _checks(memory: KernelMemory) -> list[Check]:
+    """Compare what was found with the kernel's own sums, cache by cache."""
+    caches, slabs = memory.caches, memory.slabs
+    n = len(caches)
+
+    def per_cache(values: NDArray[np.int64] | None = None) -> list[int]:
+        weights = None if values is None else values.astype(np.float64)
+        sums: list[int] = np.bincount(slabs.cache, weights, n).astype(np.int64).tolist()
+        return sums
+
+    checks = []
+    counted, slots = per_cache(), per_cache(slabs.objects)
+    free, found = per_cache(slabs.objects - slabs.inuse), per_cache(memory.walked.own)
+    totals = node_totals(caches, nodes(memory.kernel, caches))
+    for row, name in enumerate(caches.names):
+        if totals is not None:
+            checks.append(Check(f"slabs of {name}", int(totals[0][row]), counted[row]))
+            checks.append(Check(f"slots of {name}", int(totals[1][row]), slots[row]))
+        checks.append(Check(f"free objects on slabs of {name}", free[row], found[row]))
+    return checks
