@@ -26,6 +26,8 @@ cdef enum:
     # How far ahead in the gray list an object's range, then its memory, are asked for.
     AHEAD_RANGES = 32
     AHEAD_MEMORY = 16
+    # After one row in so many was met with few others waiting, chains are worth preparing for.
+    CHAINED = 32
     # In an object's mark: the kinds of pointer seen (1 start, 2 interior, 4 past the end), and
     # whether one reference would make it gray.
     KINDS = 7
@@ -200,13 +202,48 @@ cdef class _ListMark(_Mark):
     # Follows reference lists.
     cdef const int64_t[::1] offsets
     cdef const uint32_t[::1] targets
+    # Where a row has but one reference, that one; NONE elsewhere. NULL until it is wanted.
+    cdef uint32_t* only
+
+    def __dealloc__(self):
+        free(self.only)
+
+    cdef bint prepare_chains(self) noexcept nogil:
+        cdef Py_ssize_t i, n = self.offsets.shape[0] - 1
+        self.only = <uint32_t*>malloc(n * sizeof(uint32_t))
+        if self.only == NULL:
+            return False
+        kml_prefer_huge(self.only, n * sizeof(uint32_t))
+        for i in range(n):
+            self.only[i] = NONE
+            if self.offsets[i + 1] == self.offsets[i] + 1:
+                self.only[i] = self.targets[self.offsets[i]]
+        return True
+
+    cdef void follow_chains(self) noexcept nogil:
+        # A list's elements lead from one to the next: nothing can be asked for ahead, so that as
+        # little as possible is read, and nothing that waits for something else.
+        cdef uint32_t row, target
+        cdef int64_t at
+        while self.head < self.tail and self.tail - self.head < ROWS:
+            row = self.gray[self.head]
+            self.head += 1
+            target = self.only[row]
+            if target != NONE:
+                prefetch(self.only + (target & ROW_MASK))
+                self.refer(&target, &row, 1)
+                continue
+            for at in range(self.offsets[row], self.offsets[row + 1]):
+                target = self.targets[at]
+                prefetch(self.only + (target & ROW_MASK))
+                self.refer(&target, &row, 1)
 
     cdef void follow(self) noexcept nogil:
         cdef uint32_t batch[BATCH]
         cdef uint32_t sources[BATCH]
         cdef uint32_t row, target
         cdef int64_t at
-        cdef Py_ssize_t filled, last
+        cdef Py_ssize_t filled, last, chained = 0
         # Rows of the gray list whose offsets, and whose lists, were asked for.
         cdef Py_ssize_t offsets_until = self.head, lists_until = self.head
         cdef const int64_t* offsets = &self.offsets[0]
@@ -228,6 +265,14 @@ cdef class _ListMark(_Mark):
             last = min(self.tail, self.head + ROWS)
             # Few rows wait: a new one is up next, and its offsets are wanted as soon as its mark.
             narrow = self.tail - self.head < ROWS
+            if narrow:
+                chained += last - self.head
+                if chained > ROWS + self.marks.shape[0] / CHAINED and (
+                        self.only != NULL or self.prepare_chains()):
+                    self.follow_chains()
+                    offsets_until = max(offsets_until, self.head)
+                    lists_until = max(lists_until, self.head)
+                    continue
             while self.head < last:
                 row = gray[self.head]
                 self.head += 1

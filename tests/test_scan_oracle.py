@@ -147,6 +147,48 @@ def test_engine_gives_the_oracles_counts_colours_and_kinds(level, form, way, cas
     assert result.held[rows].tolist() == [b.held for b in blocks]
 
 
+@st.composite
+def lists(draw):
+    """Draw linked lists of some hundred objects in random order, with branches here and there."""
+    random = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+    count = draw(st.integers(150, 400))
+    address = [0x10000 + 16 * i for i in range(count)]
+    order = random.permutation(count)
+    wanted = draw(st.sampled_from([[1], [1], [1, 1, 1, 2], [1, 1, 0, -1]]))
+    blocks = [
+        Block(a, 16, int(m), excess_ref=int(e))
+        for a, m, e in zip(
+            address,
+            random.choice(wanted, count),
+            random.choice([0, 0, 0, address[0]], count) if draw(st.booleans()) else [0] * count,
+            strict=True,
+        )
+    ]
+    words = np.zeros((count, 2), dtype="<u8")
+    words[order[:-1], 0] = np.array(address)[order[1:]]
+    branches = random.random(count) < draw(st.sampled_from([0, 0.05, 0.5]))
+    words[branches, 1] = random.choice(address, int(branches.sum()))
+    # Now and then a list ends, and what follows is reached from elsewhere or leaks.
+    words[random.random(count) < draw(st.sampled_from([0, 0.01])), 0] = 0
+    roots = [address[i] for i in order[: draw(st.integers(1, 3))]]
+    late = draw(st.lists(st.sampled_from(blocks), max_size=2))
+    return Rules(), [(0x10000, words.tobytes())], blocks, [], roots, late
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=lists())
+def test_long_lists_are_followed_as_the_oracle_does(way, case):
+    result = run_engine(case, **way)
+    rules, segments, blocks, ranges, words, modified = case
+    memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
+    white = Oracle(memory, blocks, rules).run(words, ranges, modified)
+    assert result.objects.address[result.white].tolist() == white
+    assert result.count.tolist() == [b.count for b in blocks]
+    assert result.held.tolist() == [b.held for b in blocks]
+
+
 @settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
