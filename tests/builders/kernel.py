@@ -22,7 +22,7 @@ class TableTypes:
     """Layouts from ``{struct: (size, {member path: (offset, size)})}``.
 
     A third number after offset and size is an array's length or, if negative, says that the
-    member is signed.
+    member is signed; a fourth and fifth are a bit field's lowest bit and width.
     """
 
     layouts: dict[str, tuple[int, dict[str, tuple[int, ...]]]]
@@ -43,7 +43,8 @@ class TableTypes:
     def _member(self, struct: str, path: str) -> Member:
         offset, size, *more = self.layouts[struct][1][path]
         extra = more[0] if more else 0
-        return Member(path, offset, size, signed=extra < 0, count=max(0, extra))
+        bit_offset, bit_size = more[1:3] if len(more) > 1 else (0, 0)
+        return Member(path, offset, size, bit_offset, bit_size, extra < 0, max(0, extra))
 
     def enumerator(self, name: str) -> int | None:
         return self.enumerators.get(name)
