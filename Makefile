@@ -54,7 +54,7 @@ lint: $(STAMP)
 	  kmemleak_core._index kmemleak_core._scan kmemleak_core._mark kmemleak_core._heap \
 	  kmemleak_core._heap_find kmemleak_core._columns kmemleak_core._replay kmemleak_core._replay_places \
 	  kmemleak_core._tracker kmemleak_core._graph kmemleak_core._shapes kmemleak_core._capi \
-	  kmemleak_core._structures kmemleak_core._kallsyms kmemleak_core._btf kmemleak_core._unpack_pages \
+	  kmemleak_core._structures kmemleak_core._kallsyms kmemleak_core._btf kmemleak_core._names kmemleak_core._unpack_pages \
 	  kmemleak_core._slub
 
 # Runs are kept in .benchmarks; `python -m bench.report FILE` shows one again.

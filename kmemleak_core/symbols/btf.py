@@ -24,6 +24,7 @@ from .aggregates import (
     array_facts,
     pointer_facts,
 )
+from .names import NameIndex
 
 _MAGIC = 0xEB9F
 
@@ -72,6 +73,9 @@ _UNKNOWN = 0xFFFFFFFF
 
 #: Records that only lend a name or a qualifier to another type.
 _TRANSPARENT = (Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
+
+#: Records that are asked for by name.
+_NAMED = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF, Kind.ENUM, Kind.ENUM64)
 
 
 class BtfTypes(AggregateTypes):
@@ -159,26 +163,21 @@ class BtfTypes(AggregateTypes):
     def _named(self, name: str) -> dict[int, list[int]]:
         """Return the numbers of own records with a name, by kind."""
         found: dict[int, list[int]] = {}
-        for at in self._text_offsets(name):
-            for row in np.flatnonzero(self._name_at == np.uint32(at)).tolist():
-                found.setdefault(int(self._kind[row]), []).append(self.first_id + row)
+        rows, indexes = self._types_by_name
+        for row in rows[_find(indexes, name)].tolist():
+            found.setdefault(int(self._kind[row]), []).append(self.first_id + row)
         return found
 
-    def _text_offsets(self, name: str) -> list[int]:
-        """Return where a string is: once, as pahole writes it, at some places if it is repeated."""
-        wanted = name.encode("latin-1", "replace")
-        if not wanted or b"\0" in wanted:
-            return []
-        found: list[int] = []
-        if self.base:
-            found += self.base._text_offsets(name)
-            if self._text.startswith(wanted + b"\0"):
-                found.append(self._text_base)
-        wanted = b"\0" + wanted + b"\0"
-        at = -1
-        while (at := self._text.find(wanted, at + 1)) >= 0 and len(found) < _DEEPEST:
-            found.append(self._text_base + at + 1)
-        return found
+    @cached_property
+    def _types_by_name(self) -> tuple[NDArray[np.intp], tuple[NameIndex, ...]]:
+        """Which of the own records have a name that is asked for, and an index of those names."""
+        rows = np.flatnonzero(np.isin(self._kind, _NAMED))
+        return rows, self._indexed(self._name_at[rows])
+
+    def _indexed(self, at: NDArray[np.uint32]) -> tuple[NameIndex, ...]:
+        """Return indexes of names: those of the own text, and of what these types build on."""
+        own = NameIndex(self._text, at.astype(np.int64) - self._text_base)
+        return (own, *self.base._indexed(at)) if self.base else (own,)
 
     def name(self, at: int) -> str:
         """Return a string of the strings' section."""
@@ -284,16 +283,15 @@ class BtfTypes(AggregateTypes):
 
     def enumerator(self, name: str) -> int | None:
         """Return the value of an enumerator, of whichever enumeration."""
-        names, values = self._enumerators
-        for at in self._text_offsets(name):
-            rows = np.flatnonzero(names == np.uint32(at))
-            if rows.size:
-                return int(values[rows[0]])
+        values, indexes = self._enumerators
+        rows = _find(indexes, name)
+        if rows.size:
+            return int(values[rows[0]])
         return self.base.enumerator(name) if self.base else None
 
     @cached_property
-    def _enumerators(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Names and values of all own enumerators."""
+    def _enumerators(self) -> tuple[NDArray[np.int64], tuple[NameIndex, ...]]:
+        """Values of all own enumerators, and an index of their names."""
         names, values = [], []
         for kind, step in ((Kind.ENUM, 2), (Kind.ENUM64, 3)):
             rows = np.flatnonzero(self._kind == kind)
@@ -312,9 +310,15 @@ class BtfTypes(AggregateTypes):
             else:
                 high = self._words[at + 2].astype(np.uint64) << np.uint64(32)
                 values.append((high | low.astype(np.uint64)).view(np.int64))
-        return np.concatenate(names), np.concatenate(values)
+        return np.concatenate(values), self._indexed(np.concatenate(names))
 
     def _damaged(self, why: str) -> DumpError:
         return DumpError(
             f"{self.origin} is damaged: {why}", hint="give the kernel's vmlinux: --vmlinux FILE"
         )
+
+
+def _find(indexes: tuple[NameIndex, ...], name: str) -> NDArray[np.intp]:
+    """Return the rows of a name, of no row if it is empty."""
+    found = [index.rows(name) for index in indexes] if name else []
+    return np.sort(np.concatenate(found)) if found else np.empty(0, np.intp)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import Symbol
+from .names import NameIndex
 
 
 class SymbolColumns:
@@ -19,9 +21,9 @@ class SymbolColumns:
     address
         ``(n,)`` uint64, sorted; where several are equal, in the order of their source.
     text
-        The names, each with a NUL behind it; the kernel's own with one before the first too.
+        The names, each with a NUL behind it.
     start
-        ``(n,)``: where in `text` each name begins; of the kernel's own sorted.
+        ``(n,)``: where in `text` each name begins.
     kind
         ``(n,)`` uint8: the letter that ``nm`` gives each.
     spans
@@ -67,17 +69,11 @@ class SymbolColumns:
 
     def rows(self, name: str) -> NDArray[np.intp]:
         """Return the rows of a name: by address; several statics may share one."""
-        wanted = name.encode("latin-1", "replace") + b"\0"
-        # In the kernel's own table a NUL stands before each name; a module's share their ends.
-        skip = 0 if self.module else 1
-        wanted = b"\0" * skip + wanted
-        at = -1
-        found = []
-        while (at := self.names.find(wanted, at + 1)) >= 0:
-            found.append(at + skip)
-        if skip:
-            return np.searchsorted(self.starts, np.array(found, self.starts.dtype))
-        return np.flatnonzero(np.isin(self.starts, found))
+        return self._index.rows(name)
+
+    @cached_property
+    def _index(self) -> NameIndex:
+        return NameIndex(self.names, self.starts)
 
     def address(self, name: str) -> int | None:
         """Return where a symbol is, the first of those that share the name."""
