@@ -33,4 +33,5 @@ class NameIndex:
         wanted += b"\0"
         places = self._start[rows].tolist()
         same = [at >= 0 and self._text.startswith(wanted, at) for at in places]
-        return rows[np.array(same, bool)]
+        found: NDArray[np.intp] = rows[np.array(same, bool)]
+        return found
