@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from ...coverage import Coverage
 from ...linux.kernel import Kernel
 from ...linux.pages import Pages, read_pages
-from ...roots import RootRange
+from ...roots import Roots
 from .. import Heap
 from .caches import Caches, cpu_slabs, find_caches
 from .freelists import Walked, walk_freelists
 from .kfence import Kfence, find_kfence
 from .page_use import PageUse, page_use
 from .percpu import PerCpu, find_per_cpu
+from .sheaves import objects_in_sheaves
 from .slabs import SlabColumns, find_slabs
 from .vmalloc import Areas, find_areas
 
@@ -30,6 +31,8 @@ class KernelMemory:
     ----------
     kernel, pages, caches, slabs, walked, kfence, areas, per_cpu, use
         Each allocator's books, as their modules return them.
+    sheaved
+        Free objects that lie in sheaves.
     coverage
         What did not fit.
     """
@@ -39,6 +42,7 @@ class KernelMemory:
     caches: Caches
     slabs: SlabColumns
     walked: Walked
+    sheaved: int
     kfence: Kfence
     areas: Areas
     per_cpu: PerCpu
@@ -51,8 +55,8 @@ class KernelMemory:
 
         return assemble(self)
 
-    def roots(self) -> list[RootRange]:
-        """Return all roots but tasks' stacks and processors' registers; see `roots.find_roots`."""
+    def roots(self) -> Roots:
+        """Return what is scanned besides objects; see `roots.find_roots`."""
         from .roots import find_roots
 
         return find_roots(self.kernel, self.pages, self.use, self.coverage)
@@ -74,12 +78,16 @@ def read_memory(kernel: Kernel) -> KernelMemory | None:
     kfence = find_kfence(kernel, pages, caches, coverage)
     slabs = find_slabs(pages, caches, kfence.pool)
     walked = walk_freelists(kernel.image, pages, caches, slabs, cpu_slabs(kernel, caches))
+    sheaved = objects_in_sheaves(kernel, caches, walked.slabs.slots, coverage)
+    kept = walked.slabs.mark(walked.slabs.find(sheaved))
     areas = find_areas(kernel, coverage)
     per_cpu = find_per_cpu(kernel, coverage)
     use = page_use(kernel, pages, areas, per_cpu, kfence.pool)
     for part in (pages.coverage, caches.coverage, slabs.coverage, walked.coverage):
         coverage.extend(part)
-    return KernelMemory(kernel, pages, caches, slabs, walked, kfence, areas, per_cpu, use, coverage)
+    return KernelMemory(
+        kernel, pages, caches, slabs, walked, kept, kfence, areas, per_cpu, use, coverage
+    )
 
 
 class SlubHeap:

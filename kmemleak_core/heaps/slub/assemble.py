@@ -12,7 +12,7 @@ from ...coverage import Coverage
 from ...objects import BLACK, ObjectFlags, ObjectTable
 from ...provenance import Provenance
 from .. import Check, Heap
-from .caches import Caches, node_totals, nodes
+from .caches import Caches, node_totals
 
 if TYPE_CHECKING:
     from . import KernelMemory
@@ -142,6 +142,7 @@ def assemble(memory: KernelMemory) -> Heap:
             "slots": memory.walked.slabs.slots,
             "slab_objects": int(slab.size),
             "free_objects": memory.walked.slabs.slots - int(slab.size),
+            "objects_in_sheaves": memory.sheaved,
             "kfence_objects": int(fence.address.size),
             "large_kmalloc": int(use.large.size),
             "vmalloc_blocks": int(blocks.size),
@@ -245,7 +246,7 @@ def _checks(memory: KernelMemory) -> list[Check]:
     checks = []
     counted, slots = per_cache(), per_cache(slabs.objects)
     free, found = per_cache(slabs.objects - slabs.inuse), per_cache(memory.walked.own)
-    totals = node_totals(caches, nodes(memory.kernel, caches))
+    totals = node_totals(memory.kernel, caches)
     for row, name in enumerate(caches.names):
         if totals is not None:
             checks.append(Check(f"slabs of {name}", int(totals[0][row]), counted[row]))

@@ -215,45 +215,57 @@ def cpu_slabs(kernel: Kernel, caches: Caches) -> CpuSlabs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Nodes:
-    """The caches' memory nodes; a row each.
+class PerNode:
+    """What caches have for each memory node; a row each.
 
     Parameters
     ----------
     cache : ndarray of int64, shape (n,)
         Row of the cache.
     address : ndarray of uint64, shape (n,)
-        Its ``kmem_cache_node``.
+        The ``kmem_cache_node``, or whatever was asked for.
     """
 
     cache: NDArray[np.int64]
     address: NDArray[np.uint64]
 
 
-def nodes(kernel: Kernel, caches: Caches) -> Nodes:
-    """Return each cache's nodes."""
+def per_node(kernel: Kernel, caches: Caches, what: str = "node") -> PerNode:
+    """Return what each cache has for each node.
+
+    Parameters
+    ----------
+    what
+        ``"node"`` or, in kernels with sheaves (Linux 7.0), ``"barn"``.
+    """
     structures = caches.structures
-    nothing = Nodes(np.empty(0, np.int64), np.empty(0, np.uint64))
-    member = structures.types.member("kmem_cache", "node")
-    if member is None or not len(caches):
+    nothing = PerNode(np.empty(0, np.int64), np.empty(0, np.uint64))
+    array = structures.types.member("kmem_cache", "per_node")
+    pair = structures.types.member("kmem_cache_per_node_ptrs", what)
+    if array is not None and pair is not None:
+        step, inner = structures.struct("kmem_cache_per_node_ptrs").size, pair.offset
+    elif what == "node":
+        array, step, inner = structures.types.member("kmem_cache", "node"), 8, 0
+    if array is None or not len(caches):
         return nothing
-    count = max(1, member.count or member.size // 8)
+    # The array is as long as a kernel can have nodes, and allocated as long as this one has.
+    count = max(1, array.count or array.size // step)
     symbol = kernel.symbols.address("nr_node_ids")
-    if symbol is None:
-        count = 1  # a constant, in a kernel for one node
+    if symbol is not None:
+        known, present = structures.numbers(np.array([symbol], np.uint64), 0, 4)
+        count = min(count, int(known[0])) if present[0] else 1
     else:
-        try:
-            count = min(count, structures.number(symbol, 4))
-        except FaultError:
-            count = 1
-    count = min(count, _MOST_NODES)
-    at = caches.address[:, None] + np.uint64(member.offset) + np.arange(count, dtype=np.uint64) * 8
+        count = 1  # a constant, in a kernel for one node
+    at = np.arange(min(count, _MOST_NODES), dtype=np.uint64) * np.uint64(step)
+    at = caches.address[:, None] + at + np.uint64(array.offset + inner)
     address, _ = structures.numbers(at.reshape(-1))
     rows = np.flatnonzero(address)
-    return Nodes(rows // count, address[rows])
+    return PerNode(rows // max(1, at.shape[1]), address[rows])
 
 
-def node_totals(caches: Caches, of: Nodes) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def node_totals(
+    kernel: Kernel, caches: Caches
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Return each cache's own count of slabs and of slots in them; None where there is none.
 
     A kernel counts them with CONFIG_SLUB_DEBUG.
@@ -261,6 +273,7 @@ def node_totals(caches: Caches, of: Nodes) -> tuple[NDArray[np.int64], NDArray[n
     structures = caches.structures
     if not structures.has("kmem_cache_node", "nr_slabs", "total_objects"):
         return None
+    of = per_node(kernel, caches)
     totals = []
     for name in ("nr_slabs", "total_objects"):
         member = structures.member("kmem_cache_node", name)

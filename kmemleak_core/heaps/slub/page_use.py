@@ -67,7 +67,8 @@ def page_use(
     length = np.bincount(pages.head, minlength=n)
     told = pages.knows("large_kmalloc")
     if told:
-        large = np.flatnonzero(pages.used_as("large_kmalloc") & ~pages.tail & used)
+        # They have no page count of their own in kernels that give out frozen pages (7.0).
+        large = np.flatnonzero(pages.used_as("large_kmalloc") & ~pages.tail & ~pool)
     else:
         large = np.flatnonzero(head & used & ~owned & (pages.refcount == 1) & (length > 1))
     ours = np.zeros(n, bool)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ...coverage import Coverage
 from ...linux.kernel import Kernel
 from ...linux.pages import Pages
-from ...roots import RootRange
+from ...linux.roots import kernel_roots
+from ...roots import RootRange, Roots
 from .page_use import PageUse
 
 #: Sections that the kernel's own detector scans, by the symbols at their ends (asm/sections.h).
@@ -23,21 +24,26 @@ _SECTIONS = (
 _LARGEST = 1 << 31
 
 
-def find_roots(kernel: Kernel, pages: Pages, use: PageUse, coverage: Coverage) -> list[RootRange]:
-    """Return all roots but tasks' stacks and registers.
+def find_roots(kernel: Kernel, pages: Pages, use: PageUse, coverage: Coverage) -> Roots:
+    """Return all roots.
 
-    Their kinds are ``"data"``, ``"modules"``, ``"percpu"``, ``"page"`` (struct pages in use),
-    ``"reserved"`` (contents of memory that was given out at boot) and ``"pages"`` (contents of
-    pages that come straight from the page allocator).
+    To those of `kernel_roots` (static per-CPU areas, struct pages in use, tasks' stacks,
+    processors' registers) come what kmemleak has as objects of its own: ``"data"``,
+    ``"modules"``, ``"reserved"`` (contents of memory that was given out at boot); and
+    ``"contents"`` of pages that come straight from the page allocator.
     """
-    roots = [*_sections(kernel), *_modules(kernel), *_static_per_cpu(kernel)]
-    if not roots:
-        coverage.add("heap.slub.roots", "neither .data nor .bss was found: no roots but pages")
-    address, size = pages.structs_in_use()
-    roots += _ranges(address, size, "page", "struct page")
-    roots += _contents(kernel, pages, use.reserved, "reserved", "memory reserved at boot")
-    roots += _contents(kernel, pages, use.plain, "pages", "pages")
-    return roots
+    sections = list(_sections(kernel))
+    if not sections:
+        coverage.add("heap.slub.roots", "neither .data nor .bss was found: they are not scanned")
+    found = kernel_roots(kernel, pages=pages, coverage=coverage)
+    ranges = [
+        *found.ranges,
+        *sections,
+        *_modules(kernel),
+        *_contents(kernel, pages, use.reserved, "reserved", "memory reserved at boot"),
+        *_contents(kernel, pages, use.plain, "contents", "pages"),
+    ]
+    return Roots(ranges, found.words)
 
 
 def _sections(kernel: Kernel) -> Iterator[RootRange]:
@@ -60,16 +66,6 @@ def _modules(kernel: Kernel) -> Iterator[RootRange]:
                 yield RootRange(memory.start, memory.size, "modules", name)
 
 
-def _static_per_cpu(kernel: Kernel) -> Iterator[RootRange]:
-    begin = kernel.symbols.address("__per_cpu_start")
-    end = kernel.symbols.address("__per_cpu_end")
-    if begin is None or end is None or not begin < end < begin + _LARGEST:
-        return
-    for cpu, offset in enumerate(kernel.per_cpu_offsets):
-        address = (begin + offset) % (1 << 64)
-        yield RootRange(address, end - begin, "percpu", f"static per-CPU area of CPU {cpu}")
-
-
 def _contents(
     kernel: Kernel, pages: Pages, chosen: NDArray[np.bool_], kind: str, name: str
 ) -> list[RootRange]:
@@ -82,13 +78,7 @@ def _contents(
         held[first:last] = True
     first, last = pages.runs(chosen & held)
     size = (last - first).astype(np.uint64) * np.uint64(pages.page_size)
-    return _ranges(pages.memory[first], size, kind, name)
-
-
-def _ranges(
-    address: NDArray[np.uint64], size: NDArray[np.uint64], kind: str, name: str
-) -> list[RootRange]:
     return [
         RootRange(at, length, kind, name)
-        for at, length in zip(address.tolist(), size.tolist(), strict=True)
+        for at, length in zip(pages.memory[first].tolist(), size.tolist(), strict=True)
     ]
