@@ -78,7 +78,7 @@ class Machine:
     """
 
     physical: PhysicalMemory
-    info: MappingType[str, str] = field(default_factory=dict)
+    info: MappingType[str, str] = field(default_factory=dict, repr=False)
     missing: int = 0
 
 

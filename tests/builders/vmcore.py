@@ -210,6 +210,70 @@ class Machine:
         )
 
 
+@dataclass
+class ArmMachine(Machine):
+    """A machine of 64-bit ARM; its memory begins at `start`, not at 0."""
+
+    granule: int = PAGE
+    bits: int = 48
+    start: int = 0x40000000
+    machine: int = 183
+
+    def __post_init__(self) -> None:
+        self.size *= self.granule // PAGE
+        self.memory = bytearray(self.size)
+        self.low = self.granule.bit_length() - 1
+        # Accessed and, unless the highest bits of addresses stand there, shareable.
+        self.flags = 0x400 if self.bits > 48 and self.low < 16 else 0x700
+        self.code = 4 * self.granule
+        self.root = 8 * self.granule
+        self.next_table = 9 * self.granule
+        self.kernel = (1 << 64) - (1 << self.bits - 1) + 0x80000000
+        self.info = {
+            "OSRELEASE": "6.1.0-test",
+            "PAGESIZE": str(self.granule),
+            "SYMBOL(swapper_pg_dir)": f"{self.kernel + self.root - self.code:x}",
+            "SYMBOL(_stext)": f"{self.kernel:x}",
+            "NUMBER(VA_BITS)": str(self.bits),
+            "NUMBER(kimage_voffset)": hex(self.kernel - self.code - self.start),
+        }
+        self.map(self.kernel, self.code, 2)
+        self.write(self.code, b"the kernel's code")
+
+    def shifts(self) -> list[int]:
+        """Say at which bits the indices begin, pages' first."""
+        return list(range(self.low, self.bits, self.low - 3))
+
+    def leaf(self, virtual: int, shift: int, value: int) -> int:
+        virtual &= (1 << self.bits) - 1
+        table = self.root
+        for at in reversed(self.shifts()):
+            index = virtual >> at & (1 << self.low - 3) - 1
+            if at == shift:
+                self.entry(table, index, value)
+                break
+            if not self.entry(table, index):
+                self.entry(table, index, self.start + self.next_table | 3)
+                self.next_table += self.granule
+            table = (self.entry(table, index) & ~(self.granule - 1)) - self.start
+        return table
+
+    def map(self, virtual: int, physical: int, pages: int = 1) -> None:
+        for i in range(pages):
+            at = i * self.granule
+            self.leaf(virtual + at, self.low, self.start + physical + at | self.flags | 3)
+
+    def notes(self, processors: int = 1) -> bytes:
+        out = b"".join(prstatus(100 + i, [i] * 34) for i in range(processors))
+        return out + (note(b"VMCOREINFO", 0, self.vmcoreinfo()) if self.info else b"")
+
+    def dump(self) -> bytes:
+        """Lay out an ELF dump."""
+        content = bytearray(self.elf([(0, 0, self.size, self.size)]))
+        struct.pack_into("<Q", content, 64 + 56 + 24, self.start)
+        return bytes(content)
+
+
 def flattened(file: bytes, piece: int = 5000) -> bytes:
     """Lay a file out for a pipe: its pieces from the last to the first."""
     out = (b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)).ljust(PAGE, b"\0")

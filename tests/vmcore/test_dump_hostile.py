@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from kmemleak_core import Dump, DumpError
 from kmemleak_core.dumps import open_dump
 
-from ..builders.vmcore import LARGE, PAGE, PRESENT, TABLE, Machine, flattened, qemu_state
+from ..builders.vmcore import (
+    LARGE,
+    PAGE,
+    PRESENT,
+    TABLE,
+    ArmMachine,
+    Machine,
+    flattened,
+    qemu_state,
+)
 from .test_dump_layouts import DIRECT, VMALLOC
 
 QUIET = settings(
@@ -36,6 +45,7 @@ DUMPS = {
     "kdump": WHOLE.kdump(zlib.compress, 1),
     "flattened": flattened(WHOLE.kdump(zlib.compress, 1)),
     "flattened elf": flattened(WHOLE.elf()),
+    "arm": ArmMachine().dump(),
 }
 TABLES = range(WHOLE.root, WHOLE.next_table, 8)
 
@@ -86,6 +96,21 @@ def test_any_entries_in_page_tables(tmp_path, data):
         at = data.draw(st.sampled_from(TABLES))
         struct.pack_into("<Q", made.memory, at, frame << 12 | flags)
     survives(tmp_path / "vmcore", made.elf())
+
+
+@pytest.mark.parametrize("bits", [39, 52])
+@given(data=st.data())
+@QUIET
+def test_any_entries_in_page_tables_of_arm(tmp_path, bits, data):
+    made = ArmMachine(bits=bits)
+    for _ in range(data.draw(st.integers(1, 20))):
+        frame = data.draw(
+            st.one_of(st.integers(0, 80).map((1 << 18).__add__), st.integers(0, (1 << 40) - 1))
+        )
+        flags = data.draw(st.sampled_from([0, 1, 2, 3, 0x701, 0x703]))
+        at = data.draw(st.sampled_from(range(made.root, made.next_table, 8)))
+        struct.pack_into("<Q", made.memory, at, frame << 12 | flags)
+    survives(tmp_path / "vmcore", made.dump())
 
 
 @given(data=st.data())

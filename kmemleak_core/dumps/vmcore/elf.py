@@ -31,7 +31,7 @@ from ..elf_notes import NoteContents, read_notes
 from ..source import Source
 from .machine import Evidence, check_architecture, open_machine
 from .processors import processors
-from .vmcoreinfo import parse_vmcoreinfo
+from .vmcoreinfo import page_size, parse_vmcoreinfo
 from .x86_64 import KERNEL_MAP
 
 _NO_ADDRESS = np.uint64((1 << 64) - 1)
@@ -80,7 +80,7 @@ class Vmcore:
             control=control,
         )
         check_architecture(evidence)
-        physical, missing = _physical(source.data, loads, coverage)
+        physical, missing = _physical(source.data, loads, page_size(evidence.info), coverage)
         virtual = _virtual(source.data, loads)
         if not physical.ranges and not virtual:
             raise DumpError(
@@ -112,8 +112,10 @@ class Vmcore:
         )
 
 
-def _physical(data: Bytes, loads: ProgramHeaders, coverage: Coverage) -> tuple[PhysicalMemory, int]:
-    """Return the memory by physical address, and how many page frames were filtered out."""
+def _physical(
+    data: Bytes, loads: ProgramHeaders, frame: int, coverage: Coverage
+) -> tuple[PhysicalMemory, int]:
+    """Return the memory by physical address, and how many frames (of so many bytes) it lacks."""
     if len(loads) > 1 and not loads.physical.any():
         return PhysicalMemory([]), 0  # /proc/kcore before Linux 4.8: they are not told
     loads = loads.select(loads.physical != _NO_ADDRESS)
@@ -139,14 +141,14 @@ def _physical(data: Bytes, loads: ProgramHeaders, coverage: Coverage) -> tuple[P
             f"the file is cut off: {cut:,} bytes of memory that it announces are not in it",
             nbytes=cut,
         )
-    if filtered >> 12:
+    if filtered // frame:
         coverage.add(
             "vmcore.filtered",
-            f"{filtered >> 12:,} page frames were left out when the dump was written",
-            count=filtered >> 12,
+            f"{filtered // frame:,} page frames were left out when the dump was written",
+            count=filtered // frame,
             nbytes=filtered,
         )
-    return PhysicalMemory(ranges), filtered >> 12
+    return PhysicalMemory(ranges), filtered // frame
 
 
 def _virtual(data: Bytes, loads: ProgramHeaders) -> list[Segment]:

@@ -44,7 +44,9 @@ class Kdump:
         header = read_kdump_header(data, path)
         info, elf, notes = _notes(source, header)
         threads, control = processors(notes, elf)
-        evidence = Evidence(path, elf.architecture, info=info, control=control)
+        evidence = Evidence(
+            path, elf.architecture, info=info, phys_base=header.phys_base, control=control
+        )
         check_architecture(evidence)
         pages = read_pages(data, header)
         if header.pieces is not None:

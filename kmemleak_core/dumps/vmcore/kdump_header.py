@@ -48,6 +48,8 @@ class KdumpHeader:
         Page frames that the bitmaps tell of.
     pieces
         First and last frame (exclusive) of this file, of a dump that was split into several.
+    phys_base
+        Where an x86-64 kernel lies (modulo 2**64).
     notes, vmcoreinfo
         Offset and size of the ELF notes, and of VMCOREINFO alone; zeros if there are none.
     """
@@ -61,6 +63,7 @@ class KdumpHeader:
     descriptors: int
     frames: int
     pieces: tuple[int, int] | None
+    phys_base: int
     notes: tuple[int, int]
     vmcoreinfo: tuple[int, int]
 
@@ -113,7 +116,7 @@ def read_kdump_header(data: Bytes, path: str) -> KdumpHeader:
     raw = data[block_size : block_size + _SUB.size].tobytes()
     if len(raw) < _SUB.size:
         raise _damaged("ends inside its sub-header", path)
-    _, _, split, begin, end, *rest = _SUB.unpack(raw)
+    phys_base, _, split, begin, end, *rest = _SUB.unpack(raw)
     vmcoreinfo, notes, begin_64, end_64, frames_64 = rest[:2], rest[2:4], *rest[6:]
     if version >= 6:
         begin, end, frames = begin_64, end_64, frames_64
@@ -133,6 +136,7 @@ def read_kdump_header(data: Bytes, path: str) -> KdumpHeader:
         bitmaps + bitmap_size,
         frames,
         (begin, end) if version >= 2 and split > 0 else None,
+        phys_base,
         (notes[0], notes[1]) if version >= 4 else (0, 0),
         (vmcoreinfo[0], vmcoreinfo[1]) if version >= 3 else (0, 0),
     )

@@ -11,7 +11,9 @@ from ...physical import PhysicalMemory
 from .page_tables import U64, Mapping
 
 
-def kernel_image(physical: PhysicalMemory, mapping: Mapping, coverage: Coverage) -> MemoryImage:
+def kernel_image(
+    physical: PhysicalMemory, mapping: Mapping, page_size: int, coverage: Coverage
+) -> MemoryImage:
     """Lay the present pages out where the kernel has them.
 
     Parameters
@@ -20,6 +22,8 @@ def kernel_image(physical: PhysicalMemory, mapping: Mapping, coverage: Coverage)
         The memory that the dump holds.
     mapping
         The kernel's half of the page tables.
+    page_size
+        Bytes.
     coverage
         Receives ``vmcore.missing`` (mapped, not in the dump: pages that were filtered out, and
         devices' registers, which no dump holds) and ``vmcore.tables`` (tables not in the dump).
@@ -39,8 +43,8 @@ def kernel_image(physical: PhysicalMemory, mapping: Mapping, coverage: Coverage)
         nbytes = sum(h.size for h in holes)
         coverage.add(
             "vmcore.missing",
-            f"{nbytes >> 12:,} pages that the kernel has mapped are not in the dump: filtered "
-            "out, or devices' registers",
+            f"{nbytes // page_size:,} pages that the kernel has mapped are not in the dump: "
+            "filtered out, or devices' registers",
             count=len(holes),
             nbytes=nbytes,
             address=holes[0].address,

@@ -9,11 +9,13 @@ from ...coverage import Coverage
 from ...errors import DumpError
 from ...image import ByteOrder, MemoryImage
 from ...physical import PhysicalMemory
-from . import x86_64
+from . import aarch64, x86_64
 from .kernel_memory import kernel_image
-from .page_tables import Mapping, read_page_tables
+from .page_tables import Mapping, Paging, read_page_tables
 from .processors import Control
 from .vmcoreinfo import find_vmcoreinfo, symbol
+
+ARCHITECTURES = ("x86_64", "aarch64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ class Evidence:
 
 def check_architecture(evidence: Evidence) -> None:
     """Raise `DumpError` where the architecture's page tables are not read here."""
-    if evidence.architecture != "x86_64" or evidence.word_size != 8:
+    if evidence.architecture not in ARCHITECTURES or evidence.word_size != 8:
         raise DumpError(
             f"is a dump of a machine of architecture {evidence.architecture} "
-            f"({evidence.word_size * 8}-bit): page tables of x86_64 alone are read",
+            f"({evidence.word_size * 8}-bit): kernels of {' and '.join(ARCHITECTURES)} are read",
             path=evidence.path,
         )
 
@@ -80,7 +82,7 @@ def open_machine(
             "the dump has no VMCOREINFO note; "
             + ("it was found in its memory" if info else "nor is there any in its memory"),
         )
-    root, paging = x86_64.find_tables(info, evidence.phys_base, evidence.control, evidence.path)
+    root, paging = _tables(info, evidence)
     if physical.find(root) is None:
         raise DumpError(
             f"the kernel's top page table, at physical address {root:#x}, is not in the dump",
@@ -90,7 +92,13 @@ def open_machine(
         )
     mapping = read_page_tables(physical, root, paging)
     _check(mapping, info, root, evidence.path)
-    return kernel_image(physical, mapping, coverage), info
+    return kernel_image(physical, mapping, 1 << paging.shifts[-1], coverage), info
+
+
+def _tables(info: MappingType[str, str], evidence: Evidence) -> tuple[int, Paging]:
+    if evidence.architecture == "aarch64":
+        return aarch64.find_tables(info, evidence.path)
+    return x86_64.find_tables(info, evidence.phys_base, evidence.control, evidence.path)
 
 
 def _check(mapping: Mapping, info: MappingType[str, str], root: int, path: str) -> None:
