@@ -232,6 +232,25 @@ class MemoryImage:
             return segment.data[offset : offset + size]
         return np.concatenate(self._pieces(i, address, size))
 
+    def upto(self, address: int, most: int) -> NDArray[np.uint8]:
+        """Return the bytes from an address on, as far as they are present, `most` at most.
+
+        Raises
+        ------
+        FaultError
+            Not even the first one is.
+        """
+        i = self._index(address)
+        if i is None:
+            raise FaultError(address)
+        end = self.segments[i].end
+        while end - address < most and i + 1 < len(self.segments):
+            i += 1
+            if self.segments[i].address != end:
+                break
+            end = self.segments[i].end
+        return self.view(address, min(most, end - address))
+
     def read(self, address: int, size: int) -> bytes:
         """Return a copy of bytes; raises `FaultError` as `view` does."""
         return self.view(address, size).tobytes()

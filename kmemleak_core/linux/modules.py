@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..coverage import Coverage
 from ..errors import DumpError, FaultError
-from ..image import MemoryImage
 from ..symbols import SymbolTable
 from ..symbols.table import SymbolColumns
 from .structures import Structures
@@ -255,7 +254,7 @@ def _symbols(
     if last >= _MOST_NAMES:
         raise DumpError("a name lies outside their table")
     # The last name's end is not known: as far as memory goes, up to what a name can have.
-    text = _present(image, strings, last + 512)
+    text = image.upto(strings, last + 512).tobytes()
     if len(text) <= last or (end := text.find(b"\0", last)) < 0:
         raise DumpError("the table of their names is not whole in the dump")
     text = text[: end + 1]
@@ -272,14 +271,3 @@ def _symbols(
     sort = np.argsort(address, kind="stable")
     wanted = wanted[sort]
     return address[sort], text, start[wanted], kind[wanted].copy()
-
-
-def _present(image: MemoryImage, start: int, most: int) -> bytes:
-    """Return up to so many bytes, as far as they are there."""
-    pieces = []
-    end = start + most
-    while start < end and (segment := image.find(start)) is not None:
-        piece = segment.data[start - segment.address :][: end - start]
-        pieces.append(piece.tobytes())
-        start += piece.size
-    return b"".join(pieces)

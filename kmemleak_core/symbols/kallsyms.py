@@ -6,6 +6,7 @@ are, VMCOREINFO tells since Linux 6.0 (commit 5fd8fea935a1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,11 +40,7 @@ def read_kallsyms(image: MemoryImage, info: Mapping[str, str]) -> SymbolColumns:
         VMCOREINFO does not tell where they are, part of the tables is not in the dump, or they
         are damaged.
     """
-    tables = {
-        key[len("SYMBOL(kallsyms_") : -1]: int(value, 16)
-        for key, value in info.items()
-        if key.startswith("SYMBOL(kallsyms_")
-    }
+    tables = dict(_tables(info))
     wanted = {"names", "num_syms", "token_table", "token_index"}
     if not wanted <= tables.keys() or not tables.keys() & {"offsets", "addresses"}:
         raise DumpError("VMCOREINFO does not tell where the kernel's symbols are", hint=_HINT)
@@ -89,15 +86,19 @@ def _decode(
     return known
 
 
+def _tables(info: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Yield the tables that VMCOREINFO tells, by what follows ``kallsyms_`` in their names."""
+    for key, value in info.items():
+        match = re.fullmatch(r"SYMBOL\(kallsyms_(\w+)\)", key)
+        if match and re.fullmatch("[0-9a-fA-F]{1,16}", value):
+            yield match[1], int(value, 16)
+
+
 def _upto(image: MemoryImage, start: int, next_table: int, most: int) -> NDArray[np.uint8]:
-    """Return a table of unknown length: up to the next one, to the mapping's end at most."""
-    segment = image.find(start)
-    if segment is None:
-        raise FaultError(start)
-    size = next_table - start if next_table > start else most
-    if size <= most and start + size > segment.end:
-        return image.view(start, size)
-    return np.ascontiguousarray(segment.data[start - segment.address :][: min(size, most)])
+    """Return a table of unknown length: up to the next one, if that lies behind it."""
+    if start < next_table <= start + most:
+        most = next_table - start
+    return image.upto(start, most)
 
 
 def _addresses(
