@@ -87,7 +87,7 @@ cdef class Attachment:
     cdef int enabled
 
     def __cinit__(self, detector):
-        if detector._early is not None:
+        if detector._early is not None and detector._early.open:
             raise UsageError("the early log takes calls from Python only: start() first")
         self.detector = detector
         self.store = detector._objects
@@ -403,8 +403,5 @@ def attach(detector):
     if not isinstance(detector, ObjectLifecycle):
         raise TypeError(f"a Kmemleak is attached, not a {type(detector).__name__}")
     attachment = Attachment(detector)
-    detector._attachments.add(attachment)
-    if not detector.enabled:
-        # It may have been disabled in between.
-        attachment.disabled()
+    detector._attach(attachment)
     return attachment

@@ -94,11 +94,35 @@ class ObjectStore:
     def alive(self, slot: int, sequence: int) -> bool:
         """Tell whether the slot still holds the object with that sequence number."""
 
-    def set_min_count(self, slot: int, min_count: int) -> None:
-        """Set an object's min_count; LookupError if the slot is free."""
+    def at(self, address: int, exact: bool = False) -> tuple[int, np.void] | None:
+        """Copy the record of the object that holds an address.
 
-    def change_flags(self, slot: int, set: int = 0, clear: int = 0) -> int:
-        """Clear, then set bits of an object's flags; return them. LookupError if it is free."""
+        Parameters
+        ----------
+        address
+            Anywhere in the object; with `exact`, its start.
+
+        Returns
+        -------
+        (slot, record) or None
+            All of it as it was at one moment. With the record's sequence number the slot names
+            the object for good.
+        """
+
+    def set_min_count(self, slot: int, min_count: int, sequence: int = 0) -> None:
+        """Set an object's min_count; given a sequence number, of no other object than that one.
+
+        Raises
+        ------
+        LookupError
+            The slot does not hold that object (any more).
+        """
+
+    def change_flags(self, slot: int, set: int = 0, clear: int = 0, sequence: int = 0) -> int:
+        """Clear, then set bits of an object's flags; return them.
+
+        Given a sequence number, of no other object than that one; raises as `set_min_count` does.
+        """
 
     # Many objects. Columns are used as they are: of the dtype that is named, in any stride.
 
@@ -141,6 +165,9 @@ class ObjectStore:
         self, slot: NDArray[np.uint32], sequence: NDArray[np.uint64]
     ) -> NDArray[np.bool_]:
         """Tell which slots still hold the objects with those sequence numbers; ``(n,)``."""
+
+    def records_of(self, slot: NDArray[np.uint32]) -> NDArray[np.void]:
+        """Copy the records in slots, ``(n,)`` of `RECORD`; a free slot's sequence is 0."""
 
     def write(
         self,

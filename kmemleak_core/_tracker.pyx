@@ -485,27 +485,39 @@ cdef class ObjectStore:
             held = sequence != 0 and self.holds(slot, sequence)
         return held
 
-    def set_min_count(self, uint64_t slot, int32_t min_count):
+    def at(self, uint64_t address, bint exact=False):
+        """Copy the record of the object that holds an address; see the stub."""
+        cdef Record found
+        cdef int64_t slot
+        with self.lock:
+            slot = self.look(address, exact)
+            if slot >= 0:
+                found = self.rows[slot]
+        if slot < 0:
+            return None
+        return slot, np.frombuffer((<char*>&found)[:sizeof(Record)], dtype=RECORD)[0]
+
+    def set_min_count(self, uint64_t slot, int32_t min_count, uint64_t sequence=0):
         """Paint an object; see the stub."""
         cdef bint done
         with self.lock:
-            done = self.holds(slot, 0)
+            done = self.holds(slot, sequence)
             if done:
                 self.rows[slot].min_count = min_count
         if not done:
-            raise LookupError(f"slot {slot} is free")
+            raise LookupError(f"slot {slot} does not hold that object")
 
-    def change_flags(self, uint64_t slot, uint16_t set=0, uint16_t clear=0):
+    def change_flags(self, uint64_t slot, uint16_t set=0, uint16_t clear=0, uint64_t sequence=0):
         """Set and clear an object's flags; see the stub."""
         cdef bint done
         cdef uint16_t flags = 0
         with self.lock:
-            done = self.holds(slot, 0)
+            done = self.holds(slot, sequence)
             if done:
                 flags = (self.rows[slot].flags & ~clear) | set
                 self.rows[slot].flags = flags
         if not done:
-            raise LookupError(f"slot {slot} is free")
+            raise LookupError(f"slot {slot} does not hold that object")
         return flags
 
     # Many at a time:
@@ -573,6 +585,21 @@ cdef class ObjectStore:
     def alive_many(self, const uint32_t[:] slot, const uint64_t[:] sequence):
         """Tell which slots still hold those objects; see the stub."""
         return write_rows(self, slot, sequence, 0, 0, None, 0, 0)
+
+    def records_of(self, const uint32_t[:] slot):
+        """Copy records; see the stub."""
+        cdef Py_ssize_t n = slot.shape[0], i = 0, until
+        copies = np.zeros(n, dtype=RECORD)
+        cdef uint8_t[::1] rows = copies.view(np.uint8)
+        with nogil:
+            while i < n:
+                until = min(n, i + <Py_ssize_t>ROWS)
+                with self.lock:
+                    while i < until:
+                        if slot[i] < self.used:
+                            (<Record*>&rows[0])[i] = self.rows[slot[i]]
+                        i += 1
+        return copies
 
     def write(self, str field, const uint32_t[:] slot, const uint64_t[:] sequence, values):
         """Write a field of the objects that are still there; see the stub."""

@@ -289,7 +289,7 @@ class Kmemleak(ObjectLifecycle):
             slots, sequence = snapshot.slots[space][rows], snapshot.records[space]["sequence"][rows]
             store = self._stores[space]
             store.change_flags_many(slots, np.ascontiguousarray(sequence), set=REPORTED)
-            records = store.records[slots]
+            records = store.records_of(slots)
             # A slot that was freed since may already belong to another object.
             views.append([self._view(space, r) for r in records[records["sequence"] == sequence]])
         fresh_views = _in_allocation_order(views)
@@ -341,7 +341,7 @@ class Kmemleak(ObjectLifecycle):
             return
         alive, last = set(sequence.tolist()), int(sequence.max(initial=0))
         for extras in (self._areas, self._excess):
-            for key in [k for k in extras if k <= last and k not in alive]:
+            for key in [k for k in list(extras) if k <= last and k not in alive]:
                 extras.pop(key, None)
 
     def _roots_now(self) -> Roots:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._scan import ImageView
 from .errors import FaultError, OverlapError
+from .shared_property import shared_property
 
 ByteOrder = Literal["little", "big"]
 
@@ -184,17 +184,17 @@ class MemoryImage:
         """The numpy type of one word of this image: ``<u8``, ``>u4``, …."""
         return np.dtype(f"{'<' if self.byteorder == 'little' else '>'}u{self.word_size}")
 
-    @cached_property
+    @shared_property
     def starts(self) -> NDArray[np.uint64]:
         """Start of each segment, ``(n,)`` ``uint64``, sorted."""
         return np.array([s.address for s in self.segments], dtype=np.uint64)
 
-    @cached_property
+    @shared_property
     def ends(self) -> NDArray[np.uint64]:
         """End (exclusive) of each segment, ``(n,)`` ``uint64``."""
         return np.array([s.end for s in self.segments], dtype=np.uint64)
 
-    @cached_property
+    @shared_property
     def engine(self) -> ImageView:
         """The same segments as the engine sees them: raw pointers, kept alive by the view."""
         return ImageView(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from ._tracker import ObjectStore
 from .coverage import Coverage
+from .early_log import EarlyLog
 from .errors import (
     AliasError,
     DetectorDisabledError,
@@ -48,6 +51,8 @@ REPORTED = 2
 CHECKSUMMED = 0x100
 
 Space = Literal["", "phys", "percpu"]
+#: An object by its slot, and its record as it was when it was found.
+Found = tuple[int, np.void]
 #: Yields what the program's threads hold right now: ranges of live stack, and register values.
 RootsCallback = Callable[[], "tuple[Iterable[RootRange], Iterable[RootWord]]"]
 
@@ -136,12 +141,11 @@ class ObjectLifecycle:
         self._callbacks: list[RootsCallback] = []
         # Held while memory is read: a `free` waits for one piece at the most.
         self._piece = PieceLock()
-        self._early: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] | None
-        self._early = None if early_log is None else []
-        self._early_room = early_log or 0
-        self._early_lost = 0
+        self._early = None if early_log is None else EarlyLog(early_log)
         # What C calls through: these ask no Python whether tracking goes on.
-        self._attachments: weakref.WeakSet[Attachment] = weakref.WeakSet()
+        self._attachments: list[weakref.ref[Attachment]] = []
+        # Held while `enabled` changes: for one reason only, and none of those may miss it.
+        self._switching = threading.RLock()
 
     # Roots.
 
@@ -195,10 +199,9 @@ class ObjectLifecycle:
             Another object holds part of the block; with ``on_misuse="count"`` an anomaly, and
             with `strict_kernel` the end of tracking.
         """
-        if self._early is not None:
-            self._log_early(
-                self.alloc, ptr, size, min_count, backtrace=backtrace or (), pid=pid, comm=comm
-            )
+        if (early := self._early) is not None and early.keep(
+            self.alloc, ptr, size, min_count, backtrace=backtrace or (), pid=pid, comm=comm
+        ):
             return
         if not self.enabled or not 0 < ptr < LAST_ADDRESS:
             return
@@ -223,8 +226,7 @@ class ObjectLifecycle:
         UnknownObjectError
             No object holds the address.
         """
-        if self._early is not None:
-            self._log_early(self.free, ptr)
+        if (early := self._early) is not None and early.keep(self.free, ptr):
             return
         if not 0 < ptr < LAST_ADDRESS:
             return
@@ -253,7 +255,7 @@ class ObjectLifecycle:
         ndarray of bool, shape (n,)
             Which were taken; the others overlap and are counted in `anomalies`.
         """
-        if self._early is not None:
+        if (early := self._early) is not None and early.open:
             raise UsageError("the early log takes single calls: start() first")
         if not self.enabled:
             return np.zeros(len(address), dtype=bool)
@@ -290,29 +292,37 @@ class ObjectLifecycle:
         They keep trace, age and scan areas (the kernel makes them anew, without). Bytes behind
         the object's end are ignored.
         """
-        if self._early is not None:
-            self._log_early(self.free_part, ptr, size)
+        if (early := self._early) is not None and early.keep(self.free_part, ptr, size):
             return
         if self.enabled and 0 < ptr < LAST_ADDRESS:
             self._free_part("free_part", "", ptr, size)
 
     def _free_part(self, call: str, space: Space, ptr: int, size: int) -> None:
-        store = self._stores[space]
         with self._piece:
-            slot = self._visible(space, store.find(ptr))
-            if slot >= 0:
-                old = store.records[slot].copy()
-                start, end = int(old["address"]), int(old["address"]) + int(old["size"])
-                areas = self._areas.get(int(old["sequence"]), []) if space == "" else []
-                self._forget_extras(space, start)
-                store.remove(slot)
-                if start == end and size == 0:
-                    self._leftover(space, old, start, end, areas)
-                for low, high in ((start, ptr), (min(end, ptr + size), end)):
-                    if low < high:
-                        self._leftover(space, old, low, high, areas)
-                return
-        self._not_found(call, space, ptr)
+            known = self._cut(space, ptr, size)
+        if not known:
+            self._not_found(call, space, ptr)
+
+    def _cut(self, space: Space, ptr: int, size: int) -> bool:
+        """Replace an object by what is left of it; tell whether there was one."""
+        found = self._seek(space, ptr)
+        if found is None:
+            return False
+        slot, old = found
+        sequence = int(old["sequence"])
+        start, end = int(old["address"]), int(old["address"]) + int(old["size"])
+        areas = self._areas.get(sequence, []) if space == "" else []
+        self._forget_extras(space, start)
+        try:
+            self._stores[space].remove(slot, sequence)
+        except LookupError:  # freed from C since it was found
+            return False
+        if start == end and size == 0:
+            self._leftover(space, old, start, end, areas)
+        for low, high in ((start, ptr), (min(end, ptr + size), end)):
+            if low < high:
+                self._leftover(space, old, low, high, areas)
+        return True
 
     def _leftover(
         self, space: Space, old: Any, low: int, high: int, areas: list[tuple[int, int]]
@@ -349,16 +359,15 @@ class ObjectLifecycle:
 
         Surplus references to that object count for the block.
         """
-        if self._early is not None:
-            self._log_early(self.vmalloc, area, ptr, size)
+        if (early := self._early) is not None and early.keep(self.vmalloc, area, ptr, size):
             return
         if not self.enabled:
             return
         trace = self.traces[self.traces.capture(1)].frames if self.backtraces else ()
         self.alloc(ptr, size, 2, backtrace=trace)
-        slot = self._exact("vmalloc", "", area)
-        if slot >= 0:
-            self._excess[self._objects.sequence_of(slot)] = ptr
+        found = self._exact("vmalloc", "", area)
+        if found is not None:
+            self._excess[int(found[1]["sequence"])] = ptr
 
     def alloc_percpu(self, ptr: int, size: int, offsets: Sequence[int]) -> None:
         """Track a per-CPU block: one object, with a copy of its content at each offset.
@@ -374,8 +383,7 @@ class ObjectLifecycle:
 
     def free_percpu(self, ptr: int) -> None:
         """Forget a per-CPU block."""
-        if self._early is not None:
-            self._log_early(self.free_percpu, ptr)
+        if (early := self._early) is not None and early.keep(self.free_percpu, ptr):
             return
         self._free_elsewhere("free_percpu", "percpu", ptr)
 
@@ -385,8 +393,7 @@ class ObjectLifecycle:
 
     def free_part_phys(self, phys: int, size: int) -> None:
         """Forget part of physical memory; see `free_part`."""
-        if self._early is not None:
-            self._log_early(self.free_part_phys, phys, size)
+        if (early := self._early) is not None and early.keep(self.free_part_phys, phys, size):
             return
         if self.enabled:
             self._free_part("free_part_phys", "phys", phys, size)
@@ -415,15 +422,14 @@ class ObjectLifecycle:
 
     def transient_leak(self, ptr: int) -> None:
         """Take the next sighting of an object without references as its first."""
-        if self._early is not None:
-            self._log_early(self.transient_leak, ptr)
+        if (early := self._early) is not None and early.keep(self.transient_leak, ptr):
             return
-        slot = self._exact("transient_leak", "", ptr)
-        if slot >= 0:
-            self._objects.change_flags(slot, clear=CHECKSUMMED)
-            record = self._objects.records[slot : slot + 1]
-            record["checksum"] = 0xFFFFFFFF
-            record["sightings"] = 0
+        found = self._exact("transient_leak", "", ptr)
+        if found is not None:
+            place = _place(found)
+            self._objects.change_flags_many(*place, clear=CHECKSUMMED)
+            self._objects.write("checksum", *place, 0xFFFFFFFF)
+            self._objects.write("sightings", *place, 0)
 
     def scan_area(self, ptr: int, size: int | None = None) -> None:
         """Scan only this part (and other such parts) of the object around it.
@@ -436,16 +442,15 @@ class ObjectLifecycle:
             Its length; None: to the object's end; 0 is ignored. An area that leaves its object
             is dropped and counted in `anomalies`.
         """
-        if self._early is not None:
-            self._log_early(self.scan_area, ptr, size)
+        if (early := self._early) is not None and early.keep(self.scan_area, ptr, size):
             return
         if not self.enabled or size == 0:
             return
-        slot = self._objects.find(ptr)
-        if slot < 0:
+        found = self._objects.at(ptr)
+        if found is None:
             self._not_found("scan_area", "", ptr)
             return
-        record = self._objects.records[slot]
+        record = found[1]
         end = int(record["address"]) + int(record["size"])
         if size is None:
             size = end - ptr
@@ -460,27 +465,27 @@ class ObjectLifecycle:
 
     def no_scan(self, ptr: int) -> None:
         """Do not scan an object's content; it needs references all the same."""
-        if self._early is not None:
-            self._log_early(self.no_scan, ptr)
+        if (early := self._early) is not None and early.keep(self.no_scan, ptr):
             return
-        slot = self._exact("no_scan", "", ptr)
-        if slot >= 0:
-            self._objects.change_flags(slot, set=int(ObjectFlags.NO_SCAN))
+        found = self._exact("no_scan", "", ptr)
+        if found is not None:
+            self._objects.change_flags_many(*_place(found), set=int(ObjectFlags.NO_SCAN))
 
     def update_trace(self, ptr: int, backtrace: Sequence[Frame] | None = None) -> None:
         """Give the object around an address another backtrace: the caller's, or a given one."""
-        if self._early is not None:
-            # What the log replays has no trace either.
-            self._log_early(self.update_trace, ptr, backtrace or ())
+        # What the log replays has no trace either.
+        if (early := self._early) is not None and early.keep(
+            self.update_trace, ptr, backtrace or ()
+        ):
             return
         if not self.enabled:
             return
-        slot = self._objects.find(ptr)
-        if slot < 0:
+        found = self._objects.at(ptr)
+        if found is None:
             self._not_found("update_trace", "", ptr)
             return
         trace = self.traces.capture(1) if backtrace is None else self.traces.add(backtrace)
-        self._objects.records[slot : slot + 1]["trace"] = trace
+        self._objects.write("trace", *_place(found), trace)
 
     def erase(self, place: int) -> None:
         """Clear a pointer variable, so that its old value holds nothing.
@@ -500,28 +505,25 @@ class ObjectLifecycle:
         DetectorDisabledError
             The log was too short; the message tells how long it had to be.
         """
-        if self._early is None:
+        if (early := self._early) is None:
             return
-        early, self._early = self._early, None
-        if self._early_lost:
-            needed = len(early) + self._early_lost
-            self._disable(f"the early log holds {self._early_room} calls, {needed} were made")
+        try:
+            lost = early.replay()
+        finally:
+            self._early = None
+        if lost:
+            needed = early.room + lost
+            self._disable(f"the early log holds {early.room} calls, {needed} were made")
             raise DetectorDisabledError(self.disable_reason)
-        for call, arguments, keywords in early:
-            call(*arguments, **keywords)
 
     # Questions.
 
     def find(self, address: int) -> ObjectView | None:
         """Return the object that holds an address, or None."""
         for space in ("", "percpu", "phys"):
-            store = self._stores[space]
-            while (slot := store.find(address)) >= 0:
-                record = store.records[slot].copy()
-                start = int(record["address"])
-                # Otherwise the slot was freed since, and may have a new owner: look again.
-                if record["sequence"] and start <= address < start + max(1, int(record["size"])):
-                    return self._view(space, record)
+            found = self._stores[space].at(address)
+            if found is not None:
+                return self._view(space, found[1])
         return None
 
     def __len__(self) -> int:
@@ -532,26 +534,31 @@ class ObjectLifecycle:
     def _now(self) -> int:
         return min(int((time.monotonic() - self._began) * HZ), LAST_JIFFY)
 
-    def _log_early(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        assert self._early is not None
-        if len(self._early) < self._early_room:
-            self._early.append((call, arguments, keywords))
-        else:
-            self._early_lost += 1
-
     def _disable(self, reason: str) -> None:
-        if self.enabled:
-            self.enabled = False
+        with self._switching:
+            if not self.enabled:
+                return
             self.disable_reason = reason
-            for attachment in self._attachments:
+            self.enabled = False
+            for reference in self._attachments:
+                if (attachment := reference()) is not None:
+                    attachment.disabled()
+        _log.warning("kmemleak: disabled: %s", reason)
+
+    def _attach(self, attachment: Attachment) -> None:
+        with self._switching:
+            alive = [each for each in self._attachments if each() is not None]
+            self._attachments = [*alive, weakref.ref(attachment)]
+            if not self.enabled:
+                # It may have been disabled since the attachment was made.
                 attachment.disabled()
-            _log.warning("kmemleak: disabled: %s", reason)
 
     def _alloc_elsewhere(
         self, space: Space, ptr: int, size: int, min_count: int, offsets: tuple[int, ...]
     ) -> None:
-        if self._early is not None:
-            self._log_early(self._alloc_elsewhere, space, ptr, size, min_count, offsets)
+        if (early := self._early) is not None and early.keep(
+            self._alloc_elsewhere, space, ptr, size, min_count, offsets
+        ):
             return
         if not self.enabled or (space == "percpu" and not 0 < ptr < LAST_ADDRESS):
             return
@@ -584,41 +591,47 @@ class ObjectLifecycle:
 
     def _discard(self, space: Space, ptr: int) -> bool:
         store = self._stores[space]
-        if self.strict_kernel and self._visible(space, store.exact(ptr)) < 0:
+        if self.strict_kernel and self._seek(space, ptr, exact=True) is None:
             return False
         return store.discard(ptr)
 
-    def _visible(self, space: Space, slot: int) -> int:
-        """Return the slot, or −1: the kernel's lookups never find an object of size 0."""
-        if slot >= 0 and self.strict_kernel and not self._stores[space].records[slot]["size"]:
-            return -1
-        return slot
+    def _seek(self, space: Space, ptr: int, *, exact: bool = False) -> Found | None:
+        """Copy the object at an address; the kernel's lookups never find one of size 0."""
+        found = self._stores[space].at(ptr, exact)
+        if found is not None and self.strict_kernel and not found[1]["size"]:
+            return None
+        return found
 
-    def _exact(self, call: str, space: Space, ptr: int) -> int:
-        slot = self._visible(space, self._stores[space].exact(ptr)) if self.enabled else -1
-        if slot < 0 and self.enabled:
+    def _exact(self, call: str, space: Space, ptr: int) -> Found | None:
+        if not self.enabled:
+            return None
+        found = self._seek(space, ptr, exact=True)
+        if found is None:
             self._not_found(call, space, ptr)
-        return slot
+        return found
 
     def _paint(self, call: str, space: Space, ptr: int, min_count: int) -> None:
-        if self._early is not None:
-            self._log_early(self._paint, call, space, ptr, min_count)
+        if (early := self._early) is not None and early.keep(
+            self._paint, call, space, ptr, min_count
+        ):
             return
         store = self._stores[space]
-        slot = self._exact(call, space, ptr)
-        if slot < 0:
+        found = self._exact(call, space, ptr)
+        if found is None:
             return
-        before = int(store.records[slot]["min_count"])
-        store.set_min_count(slot, min_count)
+        slot, record = found
+        sequence = int(record["sequence"])
         no_scan = int(ObjectFlags.NO_SCAN)
-        if min_count == BLACK:
-            store.change_flags(slot, set=no_scan)
-        elif before == BLACK and not self.strict_kernel:
-            # Undoes `ignore`; who asked for `no_scan` keeps it.
-            store.change_flags(slot, clear=no_scan)
+        with suppress(LookupError):  # freed by another thread since it was found
+            store.set_min_count(slot, min_count, sequence)
+            if min_count == BLACK:
+                store.change_flags(slot, set=no_scan, sequence=sequence)
+            elif int(record["min_count"]) == BLACK and not self.strict_kernel:
+                # Undoes `ignore`; who asked for `no_scan` keeps it.
+                store.change_flags(slot, clear=no_scan, sequence=sequence)
 
     def _overlapping(self, space: Space, slot: int, ptr: int, size: int) -> None:
-        record = self._stores[space].records[slot]
+        record = self._stores[space].records_of(np.array([slot], dtype=np.uint32))[0]
         existing = int(record["address"]), int(record["size"])
         error = OverlapError(existing, (ptr, size), what="object")
         if self.strict_kernel:
@@ -631,18 +644,17 @@ class ObjectLifecycle:
         # A disabled detector has forgotten what it knew; the kernel says nothing about null.
         if not self.enabled or (space != "phys" and not 0 < ptr < LAST_ADDRESS):
             return
-        store = self._stores[space]
-        slot = self._visible(space, store.find(ptr))
+        found = self._seek(space, ptr)
         error: AliasError | UnknownObjectError
-        if slot >= 0:
-            record = store.records[slot]
+        if found is not None:
+            record = found[1]
             error = AliasError(call, ptr, (int(record["address"]), int(record["size"])))
         else:
             error = UnknownObjectError(call, ptr)
         if self.on_misuse == "raise" and not self.strict_kernel:
             raise error
         self.anomalies.add(
-            f"{call}.unknown" if slot < 0 else f"{call}.alias", str(error), address=ptr
+            f"{call}.unknown" if found is None else f"{call}.alias", str(error), address=ptr
         )
 
     def _view(self, space: Space, record: Any) -> ObjectView:
@@ -679,3 +691,9 @@ class ObjectLifecycle:
             ranges += [r for r in more if stack_scan or r.kind != "stacks"]
             words += registers
         return Roots(ranges, words)
+
+
+def _place(found: Found) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """Return what names an object to the table for good: its slot and its sequence number."""
+    slot, record = found
+    return np.array([slot], dtype=np.uint32), np.array([record["sequence"]], dtype=np.uint64)

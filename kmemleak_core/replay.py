@@ -11,7 +11,6 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from ._replay_places import replay_places
 from .errors import KmemleakError, UsageError
 from .event_log import EventKind, EventLog
 from .objects import ObjectTable
+from .shared_property import shared_property
 
 
 class AnomalyKind(IntEnum):
@@ -157,7 +157,7 @@ class Replay:
     timeline: Timeline
     nulls: int
 
-    @cached_property
+    @shared_property
     def objects(self) -> ObjectTable:
         """The live objects, ready to be scanned; their traces are the log's."""
         trace = None if self.log.trace is None else self.log.trace[self.birth]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from .errors import UsageError
 from .image import MemoryImage
 from .objects import ObjectFlags, ObjectTable
 from .roots import Roots
+from .shared_property import shared_property
 
 if TYPE_CHECKING:
     from .leaks import LeakTable
@@ -120,13 +120,13 @@ class ScanResult:
     word_targets: NDArray[np.uint32]
     counters: dict[str, float] = field(default_factory=dict)
 
-    @cached_property
+    @shared_property
     def white(self) -> NDArray[np.bool_]:
         """Objects with too few references, ``(n,)`` ``bool``: the leaks."""
         mask: NDArray[np.bool_] = self.count < self.objects.min_count
         return mask
 
-    @cached_property
+    @shared_property
     def colour(self) -> NDArray[np.uint8]:
         """The colour of each object, ``(n,)``: values of `Colour`."""
         colours = np.full(len(self.objects), Colour.GRAY, dtype=np.uint8)
@@ -134,7 +134,7 @@ class ScanResult:
         colours[self.objects.min_count < 0] = Colour.BLACK
         return colours
 
-    @cached_property
+    @shared_property
     def leaks(self) -> LeakTable:
         """The white objects as a table."""
         from .clusters import LeakGraph

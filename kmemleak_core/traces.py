@@ -62,9 +62,12 @@ class TraceStore:
         if known is not None:
             return known
         with self._lock:
-            known = self._ids.setdefault(trace, len(self._traces))
-            if known == len(self._traces):
+            known = self._ids.get(trace)
+            if known is None:
+                # In this order: whoever sees the number, without the lock, finds its trace.
+                known = len(self._traces)
                 self._traces.append(trace)
+                self._ids[trace] = known
         return known
 
     def capture(self, skip: int) -> int:

@@ -368,7 +368,13 @@ static PyObject *plant(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {{"plant", plant, METH_VARARGS, ""}, {0, 0, 0, 0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "planter", 0, -1, methods, 0, 0, 0, 0};
-PyMODINIT_FUNC PyInit_planter(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_planter(void) {
+    PyObject *made = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED
+    if (made) PyUnstable_Module_SetGIL(made, Py_MOD_GIL_NOT_USED);
+#endif
+    return made;
+}
 """
 
 CYTHON = """
@@ -424,6 +430,7 @@ def test_cython_code_cimports_the_store_and_the_image(tmp_path: Path, embedded: 
     # An editable installation is not on the path that Cython searches.
     packages = str(Path(km.__file__).resolve().parents[1])
     cython = [sys.executable, "-m", "cython", "-3", "-I", packages]
+    cython += ["-X", "freethreading_compatible=True"]
     subprocess.run([*cython, str(source)], check=True, cwd=tmp_path)
     module = build(source.with_suffix(".c"), f"-I{packages}/kmemleak_core")
     assert module.put(embedded.detector._objects, 0x1200) >= 0

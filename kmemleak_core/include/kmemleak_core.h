@@ -12,6 +12,9 @@
  * is the exception: to count it in the detector's `anomalies` they take the GIL. So do the
  * functions marked "GIL": do not call these under a lock that a thread may want while it holds the
  * GIL. None may be called once the interpreter has ended.
+ *
+ * On a free-threaded Python no function takes or needs a global lock: "GIL" means there that the
+ * thread gets attached to the interpreter, which waits while that stops all threads.
  */
 #ifndef KMEMLEAK_CORE_H
 #define KMEMLEAK_CORE_H
