@@ -4,19 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..errors import FaultError
+from ..errors import FaultError, UsageError
 from ..kernel_record import KernelFrame, KernelRecord
+from ..report.kernel_layouts import LAYOUTS, Layout, layout_named
 from .kernel import Kernel
 from .kmemleak import KernelHeap
 from .kmemleak_list import SPACES, KernelFlags
 
 #: Bytes of an object that the kernel shows.
 _SHOWN = 32
+#: Bytes of a kernel's read-only data, at most.
+_READ_ONLY = 1 << 28
 #: Seconds of kmemleak's minimum age (``MSECS_MIN_AGE``): with its ticks it tells their rate.
 _MIN_AGE = 5
 
 
-def kernel_records(kernel: Kernel, found: KernelHeap, rows: Iterable[int]) -> list[KernelRecord]:
+def report_layout(kernel: Kernel) -> Layout:
+    """Return how this kernel prints its report, as its own format strings tell.
+
+    Long-term series have taken changes from later ones: the release alone does not tell.
+    """
+    start = kernel.symbols.address("__start_rodata")
+    end = kernel.symbols.address("__end_rodata")
+    text = b""
+    if start is not None and end is not None and start < end <= start + _READ_ONLY:
+        pieces = []
+        for segment in kernel.image.segments:
+            low, high = max(start, segment.address), min(end, segment.end)
+            if low < high:
+                offset = low - segment.address
+                pieces.append(segment.data[offset : offset + high - low].tobytes())
+        text = b"".join(pieces)
+    if b"unreferenced object" not in text:
+        try:
+            return layout_named(kernel.release)
+        except UsageError:
+            return LAYOUTS["6.8"]
+    checksum = b"  backtrace (crc %x):\n" in text
+    return Layout(
+        kernel.release,
+        content=b"hex dump (first " in text,
+        age=b", jiffies %lu (age " in text,
+        addresses=b"    [<%p" in text and not checksum,
+        checksum=checksum,
+        spaces=b"unreferenced object%s 0x" in text,
+        processors=b" bytes on cpu %d):\n" in text,
+    )
+
+
+def kernel_records(
+    kernel: Kernel, found: KernelHeap, rows: Iterable[int], *, processor: int = 0
+) -> list[KernelRecord]:
     """Return what the kernel would print of objects.
 
     Parameters
@@ -25,13 +63,14 @@ def kernel_records(kernel: Kernel, found: KernelHeap, rows: Iterable[int]) -> li
         The kernel, and its records.
     rows
         Rows of the heap's objects, in the order that is wanted: `Verdict.rows`.
+    processor
+        Whose copy of a per-CPU object is shown: the kernel's is the one that prints.
 
     Returns
     -------
     list of KernelRecord
         Symbols are those of the dump's moment. Addresses of frames are None: the kernel prints
-        hashes of them, or nothing. Content that is not in the dump is None; of a per-CPU object
-        it is the first processor's.
+        hashes of them, or nothing. Content that is not in the dump is None.
     """
     records, state = found.records, found.state
     names: dict[int, tuple[KernelFrame, ...]] = {}
@@ -57,8 +96,8 @@ def kernel_records(kernel: Kernel, found: KernelHeap, rows: Iterable[int]) -> li
                 pid=int(records.pid[i]),
                 jiffies=born,
                 age=((state.now - born) & mask) / ticks,
-                hex_bytes=_content(kernel, address, size, per_cpu),
-                hex_label="bytes on cpu 0" if per_cpu else "bytes",
+                hex_bytes=_content(kernel, address, size, processor if per_cpu else None),
+                hex_label=f"bytes on cpu {processor}" if per_cpu else "bytes",
                 crc=int(records.checksum[i]),
                 frames=names[trace],
             )
@@ -66,11 +105,11 @@ def kernel_records(kernel: Kernel, found: KernelHeap, rows: Iterable[int]) -> li
     return made
 
 
-def _content(kernel: Kernel, address: int, size: int, per_cpu: bool) -> bytes | None:
-    if per_cpu:
-        if not kernel.per_cpu_offsets:
+def _content(kernel: Kernel, address: int, size: int, processor: int | None) -> bytes | None:
+    if processor is not None:
+        if processor >= len(kernel.per_cpu_offsets):
             return None
-        address = (address + kernel.per_cpu_offsets[0]) % (1 << 64)
+        address = (address + kernel.per_cpu_offsets[processor]) % (1 << 64)
     try:
         return kernel.image.read(address, min(size, _SHOWN))
     except FaultError:

@@ -36,6 +36,8 @@ class Layout:
         Whether the backtrace tells the object's checksum.
     spaces
         Whether physical and per-CPU objects are called so.
+    processors
+        Whether a per-CPU object's hex dump tells the processor; it does where `spaces` does.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Layout:
     addresses: bool = True
     checksum: bool = False
     spaces: bool = False
+    processors: bool = False
 
 
 #: Read in ``print_unreferenced()`` of mm/kmemleak.c at these releases. 6.1's long-term series
@@ -110,7 +113,7 @@ def format_record(record: KernelRecord, layout: Layout | str = "6.8") -> list[st
         f'  comm "{comm}", pid {record.pid}, jiffies {record.jiffies}{age}',
     ]
     if layout.content and record.hex_bytes is not None:
-        label = record.hex_label if layout.spaces else "bytes"
+        label = record.hex_label if layout.spaces or layout.processors else "bytes"
         lines.append(f"  hex dump (first {len(record.hex_bytes)} {label}):")
         lines += [f"    {row}" for row in hex_rows(record.hex_bytes)]
     crc = f" (crc {record.crc:x})" if layout.checksum and record.crc is not None else ""

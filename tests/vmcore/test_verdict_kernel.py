@@ -14,7 +14,7 @@ from kmemleak_core.dumps import open_dump
 from kmemleak_core.linux.comparison import Comparison, Reason, compare
 from kmemleak_core.linux.kernel import Kernel, open_kernel
 from kmemleak_core.linux.kmemleak import KernelHeap, find_kmemleak
-from kmemleak_core.linux.kmemleak_report import kernel_records
+from kmemleak_core.linux.kmemleak_report import kernel_records, report_layout
 from kmemleak_core.linux.roots import kernel_roots
 from kmemleak_core.linux.verdict import (
     AS_KERNEL,
@@ -26,7 +26,7 @@ from kmemleak_core.linux.verdict import (
     stored_reported,
     stored_white,
 )
-from kmemleak_core.report.kernel_layouts import format_record, layout_named
+from kmemleak_core.report.kernel_layouts import LAYOUTS, format_record
 from kmemleak_core.roots import Roots
 from kmemleak_core.scan import ScanOptions
 
@@ -70,12 +70,15 @@ def expected(case: Case) -> list[int]:
 class TestAsKernel:
     def test_the_kernels_text_byte_for_byte(self, case):
         records = kernel_records(case.kernel, case.found, case.rules.rows.tolist())
-        layout = layout_named(case.kernel.release)
+        layout = report_layout(case.kernel)
         text = "".join(f"{line}\n" for r in records for line in format_record(r, layout))
         told = (case.folder / "kernel_report.txt").read_text("latin-1")
         # Frames have hashes of their addresses, which nothing but the running kernel tells.
         told = re.sub(r"^    \[<[^>]+>\]", "    [<(____ptrval____)>]", told, flags=re.MULTILINE)
         assert text == told
+
+    def test_the_layout_is_told_by_the_kernels_own_format_strings(self, case):
+        assert replace(report_layout(case.kernel), name="6.1") == LAYOUTS["6.1"]
 
     def test_the_kernels_addresses_in_its_order(self, case):
         assert case.addresses(case.rules) == expected(case)
