@@ -13,6 +13,7 @@ from ...objects import BLACK, ObjectFlags, ObjectTable
 from ...provenance import Provenance
 from .. import Check, Heap
 from .caches import Caches, node_totals
+from .tracks import add_origins
 
 if TYPE_CHECKING:
     from . import KernelMemory
@@ -132,6 +133,9 @@ def assemble(memory: KernelMemory) -> Heap:
     blocks = mine[module < 0]
     _pass_on(objects, areas.struct[blocks], areas.address[blocks])
     _leave_ranges_out(memory, objects, address[: slab.size], cache)
+    kind = rows.column(2)[order]
+    provenance = Provenance(kind=kind, kinds=kinds)
+    add_origins(memory, provenance, objects.address, np.where(kind < len(caches), kind, -1))
     return Heap(
         allocator="slub",
         objects=objects,
@@ -149,7 +153,7 @@ def assemble(memory: KernelMemory) -> Heap:
             "percpu_pieces": int(memory.per_cpu.pointer.size),
         },
         coverage=memory.coverage,
-        provenance=Provenance(kind=rows.column(2)[order], kinds=kinds),
+        provenance=provenance,
     )
 
 
