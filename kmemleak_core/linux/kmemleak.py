@@ -18,6 +18,10 @@ from .kmemleak_list import KernelFlags, KmemleakRecords, read_records
 #: min_count of what vmalloc returns: the vm_struct's reference is no other's.
 _VMALLOC = 2
 
+#: Bytes from which on an object's size is looked at; starts of others inside it that are too many.
+_LARGE = 4096
+_SEVERAL = 2
+
 
 @dataclass(frozen=True, slots=True)
 class KmemleakState:
@@ -141,16 +145,18 @@ def _kernel_heap(
     kernel: Kernel, records: KmemleakRecords, state: KmemleakState, coverage: Coverage
 ) -> KernelHeap:
     tracked = records.flagged(KernelFlags.ALLOCATED) & ~records.flagged(KernelFlags.PHYS)
-    # Nothing is larger than all memory that there is.
     sane = inside(records.address, records.size) & (records.size <= kernel.image.nbytes)
-    for row in np.flatnonzero(tracked & ~sane)[:1].tolist():
+    rows = np.flatnonzero(tracked & sane)
+    rows = rows[~_swallowing(records.address[rows], records.size[rows])]
+    wild = np.setdiff1d(np.flatnonzero(tracked), rows)
+    if wild.size:
         coverage.add(
             "kmemleak.size",
-            "objects in kmemleak's list that are larger than the machine's memory were left out",
-            count=int(np.count_nonzero(tracked & ~sane)),
-            address=int(records.address[row]),
+            "objects in kmemleak's list that are larger than the machine's memory, or that hold "
+            "several others, were left out",
+            count=int(wild.size),
+            address=int(records.address[wild[0]]),
         )
-    rows = np.flatnonzero(tracked & sane)
     objects = ObjectTable.from_arrays(
         records.address[rows],
         records.size[rows],
@@ -181,6 +187,17 @@ def _kernel_heap(
         provenance=_provenance(kernel, records, row),
     )
     return KernelHeap(heap, records, row, state)
+
+
+def _swallowing(address: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which objects hold the starts of several others: their sizes are damaged."""
+    swallows = np.zeros(address.size, bool)
+    large = np.flatnonzero(size > _LARGE)
+    if large.size:
+        starts = np.sort(address)
+        first = np.searchsorted(starts, address[large], side="right")
+        swallows[large] = np.searchsorted(starts, address[large] + size[large]) - first >= _SEVERAL
+    return swallows
 
 
 def _provenance(kernel: Kernel, records: KmemleakRecords, row: NDArray[np.int64]) -> Provenance:

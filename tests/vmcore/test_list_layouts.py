@@ -267,6 +267,12 @@ class TestDamage:
 
         assert notes(self.three(), grow) == (["kmemleak.size"], [C])
 
+    def test_an_object_that_holds_several_others_takes_nobodys_place(self):
+        assert notes(Guest([Tracked(A, size=0x2000), Tracked(B), Tracked(C)])) == (
+            ["kmemleak.size"],
+            [B, C],
+        )
+
     def test_objects_that_overlap(self):
         assert notes(Guest([Tracked(A, size=0x180), Tracked(B)])) == (["objects.overlap"], [A])
 
