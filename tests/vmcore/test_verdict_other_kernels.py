@@ -1,0 +1,80 @@
+"""The kernel's own report from dumps of other kernels, as the rig next to this makes them.
+
+Set ``KMEMLEAK_TEST_KERNELS`` to a folder of them: ``KERNEL/SNAPSHOT/vmcore.elf``, beside each the
+kernel's report (``kmemleak.txt``), read as ``python -m tests.vmcore.rig.built`` does: after the
+last scan, before the dump.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kmemleak_core.dumps import open_dump
+from kmemleak_core.linux.comparison import compare
+from kmemleak_core.linux.kernel import open_kernel
+from kmemleak_core.linux.kmemleak import find_kmemleak
+from kmemleak_core.linux.kmemleak_report import kernel_records, report_layout
+from kmemleak_core.linux.verdict import (
+    AS_KERNEL,
+    AS_NOW,
+    births_and_ages,
+    find_verdict,
+    stored_white,
+)
+from kmemleak_core.report.kernel_layouts import format_record
+
+FOLDER = os.environ.get("KMEMLEAK_TEST_KERNELS", "")
+REPORTS = sorted(Path(FOLDER).glob("*/*/kmemleak.txt")) if FOLDER else []
+if not REPORTS:
+    pytest.skip(
+        "no dumps of other kernels with kmemleak: set KMEMLEAK_TEST_KERNELS",
+        allow_module_level=True,
+    )
+
+
+@pytest.fixture(scope="module", params=REPORTS, ids=lambda r: f"{r.parts[-3]}-{r.parts[-2]}")
+def judged(request):
+    kernel = open_kernel(open_dump(request.param.with_name("vmcore.elf")))
+    found = find_kmemleak(kernel)
+    assert found is not None
+    now = find_verdict(kernel, found, AS_NOW)
+    return request.param, kernel, found, now, find_verdict(kernel, found, AS_KERNEL, base=now.base)
+
+
+def test_the_kernels_text_record_by_record(judged):
+    report, kernel, found, _, rules = judged
+    layout = report_layout(kernel)
+    # The processor that printed a record shows its own copy of a per-CPU object.
+    texts = [
+        [
+            "".join(f"{line}\n" for line in format_record(record, layout))
+            for record in kernel_records(kernel, found, rules.rows.tolist(), processor=processor)
+        ]
+        for processor in range(len(kernel.per_cpu_offsets))
+    ]
+    told = re.split(r"^(?=unreferenced object)", report.read_text("latin-1"), flags=re.MULTILINE)
+    told = [re.sub(r"\[<[0-9a-f]+>\]", "[<(____ptrval____)>]", text) for text in told if text]
+    assert len(told) == len(rules.rows)
+    for text, mine in zip(told, zip(*texts, strict=True), strict=True):
+        assert text in mine
+
+
+def test_every_colour_but_those_of_the_checksum_round_is_the_one_that_the_kernel_stored(judged):
+    _, kernel, found, now, rules = judged
+    older = ~births_and_ages(kernel, found)[0] & (found.objects.min_count > 0)
+    assert np.array_equal(rules.white[older], stored_white(found)[older])
+    plain = find_verdict(kernel, found, replace(AS_KERNEL, checksums=False), base=now.base)
+    differ = older & (plain.white != stored_white(found))
+    assert np.array_equal(differ, rules.modified & older)
+
+
+def test_the_kernels_own_report_holds_no_surprise(judged):
+    _, kernel, found, now, rules = judged
+    assert compare(kernel, found, now, rules).surprises == {}
+    assert not list(found.heap.coverage)
