@@ -106,12 +106,14 @@ class PhysicalMemory:
         data = np.zeros((address.size, size), np.uint8)
         present = np.zeros(address.size, bool)
         index = np.searchsorted(self.starts, address, side="right") - 1
-        for i in np.unique(index[index >= 0]).tolist():
-            found = self.ranges[i]
+        # By range, so that each is looked at once.
+        order = np.argsort(index, kind="stable")
+        begins = np.flatnonzero(np.diff(index[order], prepend=-1))
+        for rows in np.split(order, begins)[1:]:
+            found = self.ranges[index[rows[0]]]
             skipped = -found.address % size
             whole = found.data[skipped:]
             whole = whole[: whole.size // size * size].reshape(-1, size)
-            rows = np.flatnonzero(index == i)
             at = address[rows] - np.uint64(found.address)
             number = (at - np.uint64(skipped)) // np.uint64(size)
             fits = (at >= skipped) & (number < np.uint64(len(whole)))

@@ -85,9 +85,9 @@ def _holes(mapping: Mapping, row: NDArray[np.int64], begin: U64, end: U64) -> li
     base = np.concatenate(([0], np.cumsum(mapping.size))).astype(np.uint64)
     low = base[:-1][row] + (begin - mapping.physical[row])
     high = base[:-1][row] + (end - mapping.physical[row])
-    points = np.concatenate([base, low, high])
-    starts = np.unique(points)[:-1]
-    ends = np.unique(points)[1:]
+    points = np.sort(np.concatenate([base, low, high]))
+    starts, ends = points[:-1], points[1:]
+    starts, ends = starts[ends > starts], ends[ends > starts]
     inside = np.searchsorted(low, starts, side="right") - 1
     covered = (inside >= 0) & (starts < high[np.maximum(inside, 0)]) if low.size else None
     chosen = np.ones(starts.size, bool) if covered is None else ~covered
