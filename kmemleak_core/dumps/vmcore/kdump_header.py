@@ -25,6 +25,8 @@ _MACHINE_AT, _MACHINE_SIZE = 12 + 4 * 65, 65  # new_utsname.machine
 _GEOMETRY = struct.Struct("<IiiII")  # status, block_size, sub_hdr_size, bitmap_blocks, max_mapnr
 _GEOMETRY_AT = 424
 _SUB = struct.Struct("<QiiQQQQQQQQQQQ")
+#: Bytes of a bitmap that are decoded at a time.
+_BITMAP = 1 << 20
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page", "<u8")])
 
 
@@ -144,26 +146,30 @@ def read_kdump_header(data: Bytes, path: str) -> KdumpHeader:
 
 def read_pages(data: Bytes, header: KdumpHeader) -> Pages:
     """Decode the bitmaps and the descriptors of the pages."""
-    half = header.bitmap_size // 2
-    exists, dumped = (
-        np.unpackbits(
-            data[at : at + half], bitorder="little", count=min(header.frames, 8 * half)
-        ).view(bool)
-        for at in (header.bitmaps, header.bitmaps + half)
-    )
-    frame = np.flatnonzero(dumped)
-    absent = int(np.count_nonzero(exists & ~dumped))
-    if header.pieces is not None:
-        # The bitmaps are of the whole dump, the descriptors of this file's pages alone.
-        first, last = np.searchsorted(frame, np.array(header.pieces, np.uint64)).tolist()
-        absent += frame.size - max(0, last - first)
-        frame = frame[first:last]
     room = max(0, data.size - header.descriptors) // _DESCRIPTOR.itemsize
-    held = min(room, frame.size)
+    first, last = header.pieces or (0, header.frames)
+    half = header.bitmap_size // 2
+    found: list[NDArray[np.int64]] = []
+    kept = absent = 0
+    # Some at a time: a bitmap of ones alone would make arrays 64 times as large as the file.
+    for begin in range(0, min(half, -(-header.frames // 8)), _BITMAP):
+        end = min(begin + _BITMAP, half)
+        exists, dumped = (
+            np.unpackbits(data[at + begin : at + end], bitorder="little").view(bool)
+            for at in (header.bitmaps, header.bitmaps + half)
+        )
+        frame = np.flatnonzero(dumped) + 8 * begin
+        # Of a dump in several files, the bitmaps tell of all, the descriptors of this file's.
+        mine = frame[(frame >= first) & (frame < last)]
+        absent += int(np.count_nonzero(exists & ~dumped)) + frame.size - mine.size
+        found.append(mine[: max(0, room - kept)])
+        kept += mine.size
+    frame = np.concatenate([np.zeros(0, np.int64), *found])
+    held = frame.size
     end = header.descriptors + held * _DESCRIPTOR.itemsize
     table = data[header.descriptors : end].view(_DESCRIPTOR)
     offset, size, flags = (np.ascontiguousarray(table[n]) for n in ("offset", "size", "flags"))
-    return Pages(frame[:held], offset, size, flags, absent, frame.size - held)
+    return Pages(frame, offset, size, flags, absent, kept - held)
 
 
 def _damaged(what: str, path: str) -> DumpError:
