@@ -1,7 +1,7 @@
 """Turns the kallsyms tables in a kernel's memory into its symbols.
 
 The tables are those that ``scripts/kallsyms.c`` writes and ``kernel/kallsyms.c`` reads. Where they
-are, VMCOREINFO tells since Linux 6.0 (commit 5fd8fea935a1).
+are, VMCOREINFO tells since Linux 6.0 (commit 5fd8fea935a1); before, they are searched for.
 """
 
 from __future__ import annotations
@@ -37,19 +37,37 @@ def read_kallsyms(image: MemoryImage, info: Mapping[str, str]) -> SymbolColumns:
     Raises
     ------
     DumpError
-        VMCOREINFO does not tell where they are, part of the tables is not in the dump, or they
-        are damaged.
+        VMCOREINFO does not tell where they are and they are not found either, part of the tables
+        is not in the dump, or they are damaged.
     """
     tables = dict(_tables(info))
     wanted = {"names", "num_syms", "token_table", "token_index"}
     if not wanted <= tables.keys() or not tables.keys() & {"offsets", "addresses"}:
-        raise DumpError("VMCOREINFO does not tell where the kernel's symbols are", hint=_HINT)
+        return _search(image, info)
     try:
         return _decode(image, tables, info)
     except FaultError as error:
         raise DumpError(
             f"the table of the kernel's symbols is not whole in the dump: {error}", hint=_HINT
         ) from error
+
+
+def _search(image: MemoryImage, info: Mapping[str, str]) -> SymbolColumns:
+    """Decode the tables that are found in memory, the first ones that VMCOREINFO agrees with."""
+    from .kallsyms_search import find_tables
+
+    code = _address(info, "_stext")
+    if code is not None:
+        for tables in find_tables(image, code):
+            try:
+                found = _decode(image, tables, info)
+            except (DumpError, FaultError):
+                continue
+            if found.address("_stext") == code:
+                return found
+    raise DumpError(
+        "VMCOREINFO does not tell where the kernel's symbols are, nor are they found", hint=_HINT
+    )
 
 
 def _decode(
@@ -88,10 +106,16 @@ def _decode(
 
 def _tables(info: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Yield the tables that VMCOREINFO tells, by what follows ``kallsyms_`` in their names."""
-    for key, value in info.items():
-        match = re.fullmatch(r"SYMBOL\(kallsyms_(\w+)\)", key)
-        if match and re.fullmatch("[0-9a-fA-F]{1,16}", value):
-            yield match[1], int(value, 16)
+    for key in info:
+        match = re.fullmatch(r"SYMBOL\((kallsyms_(\w+))\)", key)
+        if match and (address := _address(info, match[1])) is not None:
+            yield match[2], address
+
+
+def _address(info: Mapping[str, str], symbol: str) -> int | None:
+    """Return the address of a symbol that VMCOREINFO has."""
+    told = info.get(f"SYMBOL({symbol})", "")
+    return int(told, 16) if re.fullmatch("[0-9a-fA-F]{1,16}", told) else None
 
 
 def _upto(image: MemoryImage, start: int, next_table: int, most: int) -> NDArray[np.uint8]:
@@ -128,9 +152,9 @@ def _addresses(
 def _agree(symbols: SymbolColumns, info: Mapping[str, str]) -> bool:
     """Whether the addresses of symbols are those that VMCOREINFO has."""
     for name in ("_stext", "init_uts_ns", "swapper_pg_dir", "node_online_map"):
-        told = info.get(f"SYMBOL({name})")
+        told = _address(info, name)
         if told is not None and (rows := symbols.rows(name)).size:
-            return int(told, 16) in symbols.addresses[rows].tolist()
+            return told in symbols.addresses[rows].tolist()
     return True
 
 

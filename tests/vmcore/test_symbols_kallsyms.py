@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmemleak_core.dumps import open_dump
 from kmemleak_core.errors import DumpError
+from kmemleak_core.image import MemoryImage
 from kmemleak_core.symbols.kallsyms import read_kallsyms
 from kmemleak_core.symbols.table import KernelSymbols
 
@@ -88,7 +93,7 @@ def test_the_last_symbol_ends_with_the_kernel():
 @pytest.mark.parametrize("table", ["names", "num_syms", "token_table", "token_index", "offsets"])
 def test_what_vmcoreinfo_lacks_or_the_dump_is_told(table):
     info, parts = kallsyms(SYMBOLS)
-    with pytest.raises(DumpError, match="VMCOREINFO does not tell"):
+    with pytest.raises(DumpError, match=r"VMCOREINFO does not tell.*nor are they found"):
         read_kallsyms(image_of(parts), {k: v for k, v in info.items() if table not in k})
     parts[table] = bytearray()
     with pytest.raises(DumpError, match="not whole in the dump"):
@@ -108,6 +113,43 @@ def test_an_address_that_is_none_is_told(value):
     info["SYMBOL(kallsyms_names)"] = value
     with pytest.raises(DumpError):
         read_kallsyms(image_of(parts), info)
+
+
+def contiguous(parts) -> MemoryImage:
+    """Return the tables behind each other, in the order of kernels until 6.3, amid other data."""
+    order = ("addresses", "offsets", "relative_base", "num_syms", "names", "token_table")
+    data = bytearray(os.urandom(4096))
+    for name in (*order, "token_index"):
+        if name in parts:
+            data += parts[name] + b"\0" * (-len(parts[name]) % 8)
+    data += os.urandom(4096)
+    return MemoryImage.from_segments([(STEXT + 0x8_0000, np.frombuffer(bytes(data), np.uint8))])
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative", "percpu"])
+def test_where_vmcoreinfo_is_silent_the_tables_are_searched_for(form):
+    symbols = [(STEXT, "T", "_stext")]
+    symbols += [(STEXT + 16 * i, "t", f"kmemleak_{i}") for i in range(1, 700)]
+    info, parts = kallsyms(symbols, form=form)
+    found = read_kallsyms(contiguous(parts), {"SYMBOL(_stext)": info["SYMBOL(_stext)"]})
+    assert [(s.address, s.kind, s.name) for s in found] == symbols
+
+
+@pytest.mark.parametrize("name", ["snap1", "big"])
+def test_a_real_kernels_tables_are_found_without_vmcoreinfo(name, vmcores):
+    dump = open_dump(vmcores(name))
+    info = dump.machine.info
+    silent = {k: v for k, v in info.items() if "kallsyms" not in k}
+    told, found = read_kallsyms(dump.image, info), read_kallsyms(dump.image, silent)
+    assert np.array_equal(found.addresses, told.addresses)
+    assert found.names == told.names
+
+
+def test_where_no_tables_are_none_are_found():
+    image = MemoryImage.from_segments([(STEXT, np.zeros(1 << 16, np.uint8))])
+    for info in ({}, {"SYMBOL(_stext)": f"{STEXT:x}"}):
+        with pytest.raises(DumpError, match="nor are they found"):
+            read_kallsyms(image, info)
 
 
 @settings(max_examples=300, deadline=None)
