@@ -70,7 +70,7 @@ class Slabs:
         """Mark slots as free, by number; return how many were not yet."""
     def find(self, address: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of the slots that begin at addresses; −1 where none does."""
-    def allocated(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-        """Return addresses and slabs of all slots that are not free, in order."""
+    def allocated(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return the addresses of all slots that are not free, in order; and of how many a slab."""
     def free_slots(self) -> NDArray[np.bool_]:
         """Return which slots are free: a view."""

@@ -1,6 +1,6 @@
 """Turns SLUB's freelists into marks on the free slots of slabs, and the others into addresses."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._scan cimport ImageView
@@ -10,8 +10,10 @@ import numpy as np
 cdef extern from *:
     """
     #define KML_BSWAP64(x) __builtin_bswap64(x)
+    #define KML_PREFETCH(x) __builtin_prefetch(x)
     """
     uint64_t KML_BSWAP64(uint64_t) noexcept nogil
+    void KML_PREFETCH(const void*) noexcept nogil
 
 #: How a freelist can end.
 OK = 0
@@ -26,6 +28,16 @@ cdef enum:
     _ASKEW = 2
     _TWICE = 3
     _ABSENT = 4
+    # Lists that are followed side by side: each step of one waits for memory.
+    _LANES = 16
+
+
+cdef struct Lane:
+    Py_ssize_t list
+    uint64_t base, stride, slots, offset, key
+    uint64_t where  # of the pointer to the next object, which lies at `link`
+    const uint8_t* link
+    uint8_t* free
 
 
 cdef class Slabs:
@@ -73,43 +85,73 @@ cdef class Slabs:
         problem = np.zeros(n, np.uint8)
         cdef int64_t[::1] lengths = length
         cdef uint8_t[::1] problems = problem
-        cdef Py_ssize_t hint = 0
+        cdef Lane[_LANES] lanes
+        cdef Lane* lane
+        cdef Py_ssize_t hint = 0, active = 0, following = 0, k, j
+        cdef uint64_t at
+        cdef int ended
         with nogil:
-            for i in range(n):
-                problems[i] = self.follow(view, heads[i], slabs[i], offsets[i], keys[i], swab,
-                                          &hint, &lengths[i])
+            while True:
+                while active < _LANES and following < n:
+                    if heads[following]:
+                        lane = &lanes[active]
+                        k = slabs[following]
+                        lane.list = following
+                        lane.base = self.base[k]
+                        lane.stride = self.stride[k]
+                        lane.slots = self.first[k + 1] - self.first[k]
+                        lane.offset = offsets[following]
+                        lane.key = keys[following]
+                        lane.free = &self.free[0] + self.first[k] if lane.slots else NULL
+                        ended = self.step(view, lane, heads[following], &hint,
+                                          &lengths[following])
+                        if ended == _OK:
+                            active += 1
+                        else:
+                            problems[following] = ended
+                    following += 1
+                if active == 0:
+                    break
+                j = 0
+                while j < active:
+                    lane = &lanes[j]
+                    memcpy(&at, lane.link, 8)
+                    if view.swapped:
+                        at = KML_BSWAP64(at)
+                    if lane.key:
+                        at ^= lane.key ^ (KML_BSWAP64(lane.where) if swab else lane.where)
+                    ended = _OK
+                    if at:
+                        ended = self.step(view, lane, at, &hint, &lengths[lane.list])
+                        if ended == _OK:
+                            j += 1
+                            continue
+                    problems[lane.list] = ended
+                    active -= 1
+                    lanes[j] = lanes[active]
         return length, problem
 
-    cdef uint8_t follow(self, ImageView view, uint64_t at, Py_ssize_t k, uint64_t offset,
-                        uint64_t key, bint swab, Py_ssize_t* hint, int64_t* length) noexcept nogil:
-        # Every step marks a slot that was not: the list ends after as many as the slab has.
-        cdef uint64_t base = self.base[k], stride = self.stride[k], where, next, away
-        cdef uint64_t slots = self.first[k + 1] - self.first[k], slot
-        cdef uint8_t* free = &self.free[0] + self.first[k] if self.slots else NULL
+    cdef int step(self, ImageView view, Lane* lane, uint64_t at, Py_ssize_t* hint,
+                  int64_t* length) noexcept nogil:
+        # Every step marks a slot that was not: a list ends after as many as its slab has.
+        cdef uint64_t away = at - lane.base, slot = away // lane.stride
         cdef Py_ssize_t e
-        while at:
-            away = at - base
-            slot = away // stride
-            if slot >= slots:
-                return _OUTSIDE
-            if slot * stride != away:
-                return _ASKEW
-            if free[slot]:
-                return _TWICE
-            free[slot] = 1
-            length[0] += 1
-            where = at + offset
-            e = view.find(where, hint[0])
-            if e == view.extent_count or view.extents[e].start > where \
-                    or view.extents[e].end - where < 8:
-                return _ABSENT
-            hint[0] = e
-            memcpy(&next, view.extents[e].data + (where - view.extents[e].start), 8)
-            if view.swapped:
-                next = KML_BSWAP64(next)
-            at = next ^ key
-            if key:
-                at ^= KML_BSWAP64(where) if swab else where
+        if slot >= lane.slots:
+            return _OUTSIDE
+        if slot * lane.stride != away:
+            return _ASKEW
+        if lane.free[slot]:
+            return _TWICE
+        lane.free[slot] = 1
+        length[0] += 1
+        lane.where = at + lane.offset
+        e = view.find(lane.where, hint[0])
+        if e == view.extent_count or view.extents[e].start > lane.where \
+                or view.extents[e].end - lane.where < 8:
+            return _ABSENT
+        hint[0] = e
+        lane.link = view.extents[e].data + (lane.where - view.extents[e].start)
+        KML_PREFETCH(lane.link)
         return _OK
 
     def forget(self):
@@ -158,9 +200,9 @@ cdef class Slabs:
             for i in range(self.slots):
                 n += not self.free[i]
         address = np.empty(n, np.uint64)
-        slab = np.empty(n, np.int32)
+        count = np.zeros(self.count, np.int64)
         cdef uint64_t[::1] addresses = address
-        cdef int32_t[::1] owners = slab
+        cdef int64_t[::1] counts = count
         n = 0
         with nogil:
             for k in range(self.count):
@@ -170,10 +212,10 @@ cdef class Slabs:
                 for i in range(begin, end):
                     if not self.free[i]:
                         addresses[n] = at
-                        owners[n] = <int32_t>k
                         n += 1
+                        counts[k] += 1
                     at += self.stride[k]
-        return address, slab
+        return address, count
 
     def free_slots(self):
         return np.asarray(self.free).view(bool)

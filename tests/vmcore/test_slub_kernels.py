@@ -97,8 +97,8 @@ def test_slab_objects_are_those_that_drgn_lists(snapshot, heap, shared_data):
         number(r["address"]): (r["cache"], int(r["object_size"]))
         for r in rows(shared_data / "vmcore" / name / "slub_objects.csv.gz")
     }
-    address, slab = memory.walked.slabs.allocated()
-    cache = memory.slabs.cache[slab].tolist()
+    address, count = memory.walked.slabs.allocated()
+    cache = np.repeat(memory.slabs.cache, count).tolist()
     names, sizes = memory.caches.names, memory.caches.object_size.tolist()
     found = {a: (names[c], sizes[c]) for a, c in zip(address.tolist(), cache, strict=True)}
     assert found == listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -53,7 +54,7 @@ class Kinds(Sequence[str]):
 
 
 class _Rows:
-    """Columns of objects that are put together from several sources."""
+    """Columns of objects that are put together from several sources: few beside those in slabs."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[NDArray[Any], ...]] = []
@@ -62,9 +63,9 @@ class _Rows:
         self,
         address: NDArray[np.uint64],
         size: NDArray[np.uint64],
-        kind: NDArray[np.int64] | int,
-        min_count: NDArray[np.int32] | int = 1,
-        flags: NDArray[np.uint8] | int = 0,
+        kind: NDArray[Any] | int,
+        min_count: NDArray[Any] | int = 1,
+        flags: NDArray[Any] | int = 0,
     ) -> None:
         n = address.size
         self.parts.append(
@@ -77,8 +78,21 @@ class _Rows:
             )
         )
 
-    def column(self, i: int) -> NDArray[Any]:
-        return np.concatenate([part[i] for part in self.parts])
+    def merged(self, into: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
+        """Return columns by address: those given, which are so already, with all others."""
+        others = [np.concatenate(columns) for columns in zip(*self.parts, strict=True)]
+        order = np.argsort(others[0], kind="stable")
+        cuts, first = np.unique(np.searchsorted(into[0], others[0][order]), return_index=True)
+        bounds = np.concatenate(([0], cuts, [into[0].size])).tolist()
+        given = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+        added = [order[a:b] for a, b in itertools.pairwise([*first.tolist(), order.size])]
+        columns = []
+        for mine, theirs in zip(into, others, strict=True):
+            pieces = [mine[given[0]]]
+            for rows, part in zip(added, given[1:], strict=True):
+                pieces += (theirs[rows], mine[part])
+            columns.append(np.concatenate(pieces))
+        return columns
 
 
 def assemble(memory: KernelMemory) -> Heap:
@@ -89,8 +103,6 @@ def assemble(memory: KernelMemory) -> Heap:
     modules and per-CPU pieces. Caches that ask not to be traced (SLAB_NOLEAKTRACE) are black.
     """
     kernel, caches, slabs, areas = memory.kernel, memory.caches, memory.slabs, memory.areas
-    address, slab = memory.walked.slabs.allocated()
-    cache = slabs.cache[slab]
     black = np.where(caches.flagged("NOLEAKTRACE"), BLACK, 1).astype(np.int32)
     kinds = Kinds(
         caches,
@@ -98,7 +110,6 @@ def assemble(memory: KernelMemory) -> Heap:
     )
     large, per_cpu, vmalloc = (2 * len(caches) + i for i in range(3))
     rows = _Rows()
-    rows.add(address, caches.object_size[cache].astype(np.uint64), cache, black[cache])
     fence = memory.kfence
     known = fence.cache >= 0
     rows.add(
@@ -121,21 +132,24 @@ def assemble(memory: KernelMemory) -> Heap:
     )
     rows.add(*memory.per_cpu.copies(), per_cpu, 0)
 
-    address, size = rows.column(0), rows.column(1)
-    order = _disjoint(address, size, memory.coverage)
-    objects = ObjectTable.from_arrays(
-        address[order],
-        size[order],
-        rows.column(3)[order],
-        rows.column(4)[order],
-        allocation_order=False,
+    in_slabs, count = memory.walked.slabs.allocated()
+    of_slab = slabs.cache
+    columns = rows.merged(
+        (
+            in_slabs,
+            np.repeat(caches.object_size[of_slab].astype(np.uint64), count),
+            np.repeat(of_slab.astype(np.int32), count),
+            np.repeat(black[of_slab], count),
+            np.zeros(in_slabs.size, np.uint8),
+        )
     )
+    address, size, kind, min_count, flags = _disjoint(columns, memory.coverage)
+    objects = ObjectTable.from_arrays(address, size, min_count, flags, allocation_order=False)
     blocks = mine[module < 0]
     _pass_on(objects, areas.struct[blocks], areas.address[blocks])
-    _leave_ranges_out(memory, objects, address[: slab.size], cache)
-    kind = rows.column(2)[order]
+    _leave_ranges_out(memory, objects, in_slabs, count)
     provenance = Provenance(kind=kind, kinds=kinds)
-    add_origins(memory, provenance, objects.address, np.where(kind < len(caches), kind, -1))
+    add_origins(memory, provenance, objects.address)
     return Heap(
         allocator="slub",
         objects=objects,
@@ -144,8 +158,8 @@ def assemble(memory: KernelMemory) -> Heap:
             "caches": len(caches),
             "slabs": len(slabs),
             "slots": memory.walked.slabs.slots,
-            "slab_objects": int(slab.size),
-            "free_objects": memory.walked.slabs.slots - int(slab.size),
+            "slab_objects": int(in_slabs.size),
+            "free_objects": memory.walked.slabs.slots - int(in_slabs.size),
             "objects_in_sheaves": memory.sheaved,
             "kfence_objects": int(fence.address.size),
             "large_kmalloc": int(use.large.size),
@@ -157,25 +171,22 @@ def assemble(memory: KernelMemory) -> Heap:
     )
 
 
-def _disjoint(
-    address: NDArray[np.uint64], size: NDArray[np.uint64], coverage: Coverage
-) -> NDArray[np.int64]:
-    """Return the rows by address, without those that reach into one before them."""
-    inside = size < np.uint64((1 << 64) - 2) - address
-    order = np.argsort(address, kind="stable")
-    order = order[inside[order]]
-    start = address[order]
-    reach = np.maximum.accumulate(start + np.maximum(size[order], np.uint64(1)))
-    apart = np.ones(order.size, bool)
-    apart[1:] = start[1:] >= reach[:-1]
-    lost = address.size - int(np.count_nonzero(apart))
-    if lost:
-        coverage.add(
-            "heap.slub.overlap",
-            "objects that overlap others, or leave the address space: left out",
-            count=lost,
-        )
-    return order[apart]
+def _disjoint(columns: list[NDArray[Any]], coverage: Coverage) -> list[NDArray[Any]]:
+    """Leave out rows, which are by address, that reach into others or out of the address space."""
+    start, size = columns[:2]
+    inside = size < np.uint64((1 << 64) - 2) - start
+    end = start + np.maximum(size, np.uint64(1))
+    if inside.all() and (start[1:] >= end[:-1]).all():
+        return columns
+    kept = [column[inside] for column in columns]
+    apart = np.ones(kept[0].size, bool)
+    apart[1:] = kept[0][1:] >= np.maximum.accumulate(end[inside])[:-1]
+    coverage.add(
+        "heap.slub.overlap",
+        "objects that overlap others, or leave the address space: left out",
+        count=start.size - int(np.count_nonzero(apart)),
+    )
+    return [column[apart] for column in kept]
 
 
 def _module_of(memory: KernelMemory, areas: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -203,8 +214,8 @@ def _pass_on(objects: ObjectTable, struct: NDArray[np.uint64], block: NDArray[np
 def _leave_ranges_out(
     memory: KernelMemory,
     objects: ObjectTable,
-    address: NDArray[np.uint64],
-    cache: NDArray[np.int64],
+    in_slabs: NDArray[np.uint64],
+    count: NDArray[np.int64],
 ) -> None:
     """Keep areas' bounds from being scanned: they are addresses, but no references.
 
@@ -215,7 +226,7 @@ def _leave_ranges_out(
     wanted = _cache_of(memory, "vmap_area_cachep", "vmap_area")
     if node is None or wanted is None:
         return
-    of_cache = address[cache == wanted]
+    of_cache = in_slabs[np.repeat(memory.slabs.cache == wanted, count)]
     bounds, _ = structures.bytes(of_cache, 0, 16)
     pair = bounds.view(memory.kernel.image.word_dtype).astype(np.uint64)
     # Other caches may have been merged with this one: page-aligned bounds in order tell.

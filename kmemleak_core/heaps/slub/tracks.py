@@ -26,7 +26,6 @@ def add_origins(
     memory: KernelMemory,
     provenance: Provenance,
     address: NDArray[np.uint64],
-    cache: NDArray[np.int64],
 ) -> None:
     """Fill in who allocated which object, as far as anything tells.
 
@@ -38,11 +37,9 @@ def add_origins(
         Receives ``trace``, ``traces``, ``birth``, ``pid``.
     address : ndarray of uint64, shape (n,)
         All objects, ascending.
-    cache : ndarray of int64, shape (n,)
-        Row of the cache for those in slabs, −1 for all others.
     """
     origins = _Origins(address)
-    _tracked(memory, origins, address, cache)
+    _tracked(memory, origins)
     fence = memory.kfence
     origins.add(fence.address, fence.trace, fence.traces, pid=fence.pid)
     areas = memory.areas
@@ -92,19 +89,16 @@ class _Origins:
             self.birth[row] = birth[known]
 
 
-def _tracked(
-    memory: KernelMemory,
-    origins: _Origins,
-    address: NDArray[np.uint64],
-    cache: NDArray[np.int64],
-) -> None:
+def _tracked(memory: KernelMemory, origins: _Origins) -> None:
     """Read the tracks behind objects of caches with SLAB_STORE_USER."""
     caches, structures = memory.caches, memory.caches.structures
     tracking = caches.flagged("STORE_USER")
     if not tracking.any() or not structures.has("track", "addr", "pid", "when"):
         return
-    held = np.flatnonzero((cache >= 0) & tracking[cache])
-    of = cache[held]
+    address, count = memory.walked.slabs.allocated()
+    of = np.repeat(memory.slabs.cache, count)
+    held = np.flatnonzero(tracking[of])
+    of = of[held]
     # They begin behind all that is the object's, and behind the freelist's pointer if that is
     # there too: get_info_end() of mm/slub.c.
     inuse = caches.inuse.astype(np.uint64)
