@@ -127,21 +127,7 @@ def read_records(kernel: Kernel, head: int, coverage: Coverage) -> KmemleakRecor
     structures = kernel.structures()
     name = "kmemleak_object"
     link = structures.member(name, "object_list").offset
-    try:
-        first = structures.number(head)
-    except FaultError as error:
-        raise DumpError(
-            f"the head of kmemleak's list of objects is not in the dump: {error}",
-            path=kernel.dump.path,
-        ) from error
-    most = kernel.image.nbytes // max(1, structures.struct(name).size)
-    nodes, problem = structures.follow(first, 0, end=head, most=most)
-    if problem:
-        coverage.add(
-            "kmemleak.list",
-            f"kmemleak's list of objects ends early, after {nodes.size:,}: {problem}",
-        )
-    record = nodes - np.uint64(link)
+    record = _nodes(kernel, structures, head, coverage) - np.uint64(link)
     member = [
         "pointer",
         "size",
@@ -185,6 +171,38 @@ def read_records(kernel: Kernel, head: int, coverage: Coverage) -> KmemleakRecor
         traces,
         *areas,
     )
+
+
+def _nodes(
+    kernel: Kernel, structures: Structures, head: int, coverage: Coverage
+) -> NDArray[np.uint64]:
+    """Return the list's elements; where it is broken, what leads to there from either end."""
+    word = kernel.image.word_size
+    most = kernel.image.nbytes // structures.struct("kmemleak_object").size
+    try:
+        first, last = (structures.number(at, word) for at in (head, head + word))
+    except FaultError as error:
+        raise DumpError(
+            f"the head of kmemleak's list of objects is not in the dump: {error}",
+            path=kernel.dump.path,
+        ) from error
+    nodes, problem = structures.follow(first, 0, end=head, most=most)
+    # Each element tells the one before it, too.
+    before, _ = structures.numbers(nodes, word, word)
+    expected = np.concatenate((np.array([head], np.uint64), nodes[:-1]))[: nodes.size]
+    wrong = np.flatnonzero(before != expected)
+    if not wrong.size and not problem:
+        return nodes
+    kept = nodes[: wrong[0]] if wrong.size else nodes
+    back, _ = structures.follow(last, word, end=head, most=most)
+    rest = back[~np.isin(back, kept)][::-1]
+    place = f" at {int(nodes[wrong[0]]):#x}" if wrong.size else ""
+    coverage.add(
+        "kmemleak.list",
+        f"kmemleak's list of objects is damaged{place}: {problem or 'its links disagree'}; "
+        f"{kept.size:,} objects were met from its beginning, {rest.size:,} from its end",
+    )
+    return np.concatenate((kept, rest))
 
 
 def _names(

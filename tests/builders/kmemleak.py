@@ -186,6 +186,7 @@ class Guest:
         for i, one in enumerate(self.objects):
             record = self.record_at(i)
             self.put(nodes[i], nodes[i + 1])
+            self.put(nodes[i + 1] + 8, nodes[i])
             values = {
                 "flags": one.flags,
                 "pointer": one.address,
@@ -214,3 +215,4 @@ class Guest:
                 link_to = area
                 area += 32
         self.put(nodes[-2], head)
+        self.put(head + 8, nodes[-2])

@@ -239,11 +239,24 @@ class TestDamage:
 
         assert notes(self.three(), loop) == (["kmemleak.list"], [A, B, C])
 
-    def test_a_list_that_leads_nowhere(self):
+    def test_a_list_that_leads_nowhere_is_met_from_its_end_too(self):
         def cut(guest: Guest) -> None:
             guest.put(guest.record_at(0) + 8, 0xDEAD)
 
-        assert notes(self.three(), cut) == (["kmemleak.list"], [A])
+        assert notes(self.three(), cut) == (["kmemleak.list"], [A, B, C])
+
+    def test_a_link_that_skips_objects(self):
+        def skip(guest: Guest) -> None:
+            guest.put(guest.record_at(0) + 8, guest.record_at(2) + 8)
+
+        assert notes(self.three(), skip) == (["kmemleak.list"], [A, B, C])
+
+    def test_both_links_of_a_record_that_are_lost_cost_no_other(self):
+        def lose(guest: Guest) -> None:
+            guest.put(guest.record_at(1) + 8, 0xDEAD)
+            guest.put(guest.record_at(1) + 16, 0xDEAD)
+
+        assert notes(self.three(), lose) == (["kmemleak.list"], [A, B, C])
 
     def test_wild_handles_of_backtraces(self):
         def scribble(guest: Guest) -> None:
