@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from kmemleak_core.cli import main
 from kmemleak_core.dumps import open_dump
 from kmemleak_core.errors import DumpError, UsageError
+from kmemleak_core.heaps.slub import read_memory
+from kmemleak_core.linux.comparison import compare
 from kmemleak_core.linux.kernel import open_kernel
+from kmemleak_core.linux.kmemleak import find_kmemleak
+from kmemleak_core.linux.verdict import AS_KERNEL, AS_NOW, find_verdict
 from kmemleak_core.symbols.btf import Kind
-from kmemleak_core.symbols.layout import STRUCTS, LayoutTypes, describe
+from kmemleak_core.symbols.layout import ENUMERATIONS, STRUCTS, LayoutTypes, describe
 from kmemleak_core.symbols.vmlinux import read_vmlinux
 
 BUILD_ID = "f1b9d57d318dda0a9ee09a9a6249808b3010d472"
@@ -110,6 +115,55 @@ def test_a_kernel_is_opened_with_each_source(source, dump, kernel, request):
     text = [m.symbols.text(m.memory[0].start + 5) for m in other.modules]
     assert text == [kernel.symbols.text(m.memory[0].start + 5) for m in kernel.modules]
     assert not other.coverage.notes
+
+
+class Asked:
+    """Types that remember what they were asked for."""
+
+    def __init__(self, types) -> None:
+        self.types, self.origin = types, types.origin
+        self.structs: set[str] = set()
+        self.enumerators: set[str] = set()
+
+    def struct(self, name):
+        self.structs.add(name)
+        return self.types.struct(name)
+
+    def member(self, struct, path):
+        self.structs.add(struct)
+        return self.types.member(struct, path)
+
+    def enumerator(self, name):
+        self.enumerators.add(name)
+        return self.types.enumerator(name)
+
+
+def analyse(kernel):
+    """Ask a kernel for everything that an analysis asks for."""
+    found = find_kmemleak(kernel)
+    now = find_verdict(kernel, found, AS_NOW)
+    compare(kernel, found, now, find_verdict(kernel, found, AS_KERNEL, base=now.base))
+    memory = read_memory(kernel)
+    return found.objects, memory.heap().objects, memory.roots()
+
+
+def test_an_analysis_asks_for_nothing_that_a_layout_lacks(dump):
+    kernel = open_kernel(dump)
+    kernel.types = asked = Asked(kernel.types)
+    analyse(kernel)
+    types = asked.types.kernel
+    had = {n for n in asked.structs if ":" not in n and types.struct(n) is not None}
+    assert had <= set(STRUCTS)
+    written = {name for one in ENUMERATIONS for name in types.enumeration(one)}
+    assert {n for n in asked.enumerators if types.enumerator(n) is not None} <= written
+
+
+def test_an_analysis_finds_the_same_with_a_layout(dump, kernel, layout):
+    for one, other in zip(
+        analyse(kernel)[:2], analyse(open_kernel(dump, layout=layout))[:2], strict=True
+    ):
+        assert np.array_equal(one.address, other.address)
+        assert np.array_equal(one.size, other.size)
 
 
 def test_both_sources_at_once_are_refused(dump, vmlinux, layout):
