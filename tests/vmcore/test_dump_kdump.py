@@ -109,8 +109,9 @@ class TestSmallOnes:
         assert [(h.address, h.size) for h in dump.image.holes] == [(VMALLOC + PAGE, PAGE)]
         assert codes(dump) == ["vmcore.filtered", "vmcore.missing"]
 
-    def test_a_writer_that_leaves_the_machine_out_is_understood(self, tmp_path):
-        dump = opened(tmp_path, Machine().kdump(zlib.compress, ZLIB, machine=b""))
+    @pytest.mark.parametrize("machine", [b"", b"Unknown"])
+    def test_a_writer_that_leaves_the_machine_out_is_understood(self, tmp_path, machine):
+        dump = opened(tmp_path, Machine().kdump(zlib.compress, ZLIB, machine=machine))
         assert dump.architecture == "x86_64"
 
     def test_older_headers_are_read(self, tmp_path):
@@ -148,6 +149,12 @@ class TestErrors:
         dump = opened(tmp_path, content[: -20 * PAGE])
         assert dump.image.read(KERNEL_MAP, 3) == b"the"
         assert "dump.truncated" in codes(dump)
+
+    def test_a_dump_that_its_writer_did_not_finish_says_so(self, tmp_path):
+        dump = opened(tmp_path, Machine().kdump(flag=8))
+        assert [n.message for n in dump.coverage] == [
+            "its writer did not finish the dump: pages are missing"
+        ]
 
     @pytest.mark.parametrize(
         ("size", "match"),

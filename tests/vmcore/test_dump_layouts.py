@@ -264,6 +264,11 @@ class TestErrors:
         loads = [(0, 0x9000, 8 * PAGE, 8 * PAGE)]
         self.fails(tmp_path, machine.elf(loads), "top page table, at physical address 0x8000")
 
+    def test_page_tables_that_are_cut_off(self, tmp_path):
+        content = Machine().elf()
+        match = "top page table, at physical address 0x8000, is not in the dump; the file is cut"
+        self.fails(tmp_path, content[: 6 * PAGE], match)
+
     def test_page_tables_of_nonsense(self, tmp_path):
         machine = Machine()
         machine.write(machine.root, bytes(PAGE))

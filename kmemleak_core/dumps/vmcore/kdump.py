@@ -56,13 +56,16 @@ class Kdump:
                 f"{header.pieces[0]:#x} to {header.pieces[1]:#x} alone",
             )
         physical, damaged = unpack(data, pages, header.block_size, path)
-        if pages.lost or damaged or header.status & INCOMPLETE:
+        unread = pages.lost + damaged
+        if unread or header.status & INCOMPLETE:
             coverage.add(
                 "dump.truncated",
-                f"the dump is cut off or damaged: {pages.lost + damaged:,} of its "
-                f"{pages.lost + pages.frame.size:,} pages cannot be read",
-                count=pages.lost + damaged,
-                nbytes=(pages.lost + damaged) * header.block_size,
+                f"the dump is cut off or damaged: {unread:,} of its "
+                f"{pages.lost + pages.frame.size:,} pages cannot be read"
+                if unread
+                else "its writer did not finish the dump: pages are missing",
+                count=max(1, unread),
+                nbytes=unread * header.block_size,
             )
         if not physical.ranges:
             raise DumpError(
@@ -86,7 +89,7 @@ class Kdump:
             architecture=elf.architecture,
             threads=threads,
             coverage=coverage,
-            machine=Machine(physical, told, pages.absent + pages.lost + damaged),
+            machine=Machine(physical, told, pages.absent + unread),
         )
 
 
@@ -96,7 +99,7 @@ def _notes(source: Source, header: KdumpHeader) -> tuple[dict[str, str], ElfHead
     at, size = header.vmcoreinfo
     info = parse_vmcoreinfo(data[at : at + size].tobytes()) if size else {}
     machine = _MACHINES.get(header.machine, 0)
-    if not header.machine:
+    if header.machine in ("", "Unknown"):  # QEMU's of machines that are no PCs
         machine = EM_AARCH64 if "NUMBER(kimage_voffset)" in info else EM_X86_64
     elf = ElfHeader(8, "little", ET_CORE, machine, 0, 0, 0, 0)
     offset, nbytes = (np.array([v], np.uint64) for v in header.notes)

@@ -39,9 +39,9 @@ class KdumpHeader:
     version, status
         Of the format; flags.
     machine
-        ``uname -m``; empty where the writer left it out.
+        ``uname -m``; empty or ``"Unknown"`` where the writer left it out.
     block_size
-        Bytes of a page.
+        Bytes of what is packed as a page: QEMU's is 64 KiB on ARM, whatever the kernel's is.
     bitmaps, bitmap_size
         Where the two bitmaps are, bytes of both.
     descriptors

@@ -84,11 +84,15 @@ def open_machine(
         )
     root, paging = _tables(info, evidence)
     if physical.find(root) is None:
+        cut = next((note.message for note in coverage if note.code == "dump.truncated"), "")
         raise DumpError(
-            f"the kernel's top page table, at physical address {root:#x}, is not in the dump",
+            f"the kernel's top page table, at physical address {root:#x}, is not in the dump"
+            + (f"; {cut}" if cut else ""),
             path=evidence.path,
-            hint="the dump was cut off or filtered too much (makedumpfile -d 31 leaves page "
-            "tables in), or its VMCOREINFO is another kernel's",
+            hint="copy the dump again, or dump the machine again"
+            if cut
+            else "it was filtered too much (makedumpfile -d 31 leaves page tables in), or its "
+            "VMCOREINFO is another kernel's",
         )
     mapping = read_page_tables(physical, root, paging)
     _check(mapping, info, root, evidence.path)
