@@ -20,6 +20,7 @@ from .clusters import (
 from .errors import KmemleakError
 from .image import MemoryImage
 from .objects import ObjectTable
+from .provenance import UNKNOWN, Origin, Provenance
 from .shapes import classify, coarse, common, merge_varied, pack, shape_text
 
 #: One row of a leak table; every column is described in `LeakTable`.
@@ -209,12 +210,13 @@ class LeakTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeakGroup:
-    """Leaks of one size whose contents look alike.
+    """Leaks of one origin; without one, of one size and with contents that look alike.
 
     Parameters
     ----------
     size
-        Bytes of each object; None in the one group that folds the smallest groups together.
+        Bytes of each object; None where they differ, as in the one group that folds the smallest
+        groups together.
     shape
         What the first words hold, as `shapes.shape_text` writes it.
     count, nbytes
@@ -227,6 +229,8 @@ class LeakGroup:
         Address of one member: the first allocated, a direct one if there is any.
     rows
         Rows of the leak table, ``(count,)`` ``int64``, in the order of allocation.
+    origin
+        Where the example comes from: kind and backtrace are those of the whole group.
     """
 
     size: int | None
@@ -239,6 +243,7 @@ class LeakGroup:
     retained_bytes: int
     example: int
     rows: NDArray[np.int64] = field(repr=False)
+    origin: Origin = UNKNOWN
 
     @property
     def indirect_count(self) -> int:
@@ -290,9 +295,15 @@ def build_leaks(result: Scanned, graph: LeakGraph | None = None) -> LeakTable:
 
 
 def group_leaks(
-    leaks: LeakTable, image: MemoryImage, objects: ObjectTable
+    leaks: LeakTable,
+    image: MemoryImage,
+    objects: ObjectTable,
+    provenance: Provenance | None = None,
 ) -> tuple[LeakGroup, ...]:
-    """Group leaks by size and by what their first words hold; fill the ``group`` column.
+    """Group leaks by origin, size and what their first words hold; fill the ``group`` column.
+
+    Those with the backtrace of an allocation are grouped by it and by what they are, whatever
+    their sizes.
 
     Groups come with the most bytes first: what their direct members and all that only those
     lead to amount to, then what they hold in all.
@@ -305,12 +316,14 @@ def group_leaks(
         Where the contents are.
     objects
         All objects: a word that points into one is told from other pointers.
+    provenance
+        Where the leaks come from, row by row of the table.
     """
     table = leaks.array
     if not table.size:
         return ()
     codes = classify(image, objects, table["address"], table["size"])
-    members, starts = _partition(table, merge_varied(coarse(codes), table["size"]))
+    members, starts = _partition(table, merge_varied(coarse(codes), table["size"]), provenance)
     sizes = table["size"]
     total = np.add.reduceat(sizes[members], starts)
     folded = -1
@@ -350,6 +363,9 @@ def group_leaks(
     position = np.arange(members.size)
     chosen = np.minimum.reduceat(np.where(direct[members], position, members.size), starts)
     example = members[np.where(chosen < members.size, chosen, starts)]
+    uniform = np.minimum.reduceat(sizes[members], starts) == np.maximum.reduceat(
+        sizes[members], starts
+    )
     shapes = common(codes, members, starts)
     groups = []
     # Numbers of Python's, a column at a time: there can be thousands of groups.
@@ -364,19 +380,20 @@ def group_leaks(
             retained_bytes,
             table["address"][example],
             starts,
+            uniform,
+            example,
         ),
         axis=1,
         dtype=np.uint64,
         casting="unsafe",
     )[ranking].tolist()
     for g, words, row in zip(ranking.tolist(), map(bytes, shapes[ranking]), numbers, strict=True):
-        size, count, nbytes, direct_n, direct_sum, retained_n, retained_sum, address, begin = row
+        size, count, nbytes, direct_n, direct_sum, retained_n, retained_sum, address = row[:8]
+        begin, one_size, chosen_row = row[8:]
         groups.append(
             LeakGroup(
-                None if g == folded else size,
-                "other sizes and shapes"
-                if g == folded
-                else shape_text(words, size, image.word_size),
+                size if one_size and g != folded else None,
+                "others" if g == folded else shape_text(words, size, image.word_size),
                 count,
                 nbytes,
                 direct_n,
@@ -385,17 +402,27 @@ def group_leaks(
                 retained_sum,
                 address,
                 members[begin : begin + count],
+                UNKNOWN if provenance is None or g == folded else provenance.origin(chosen_row),
             )
         )
     return tuple(groups)
 
 
 def _partition(
-    table: NDArray[Any], codes: NDArray[np.uint8]
+    table: NDArray[Any], codes: NDArray[np.uint8], provenance: Provenance | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sort rows by (size, shape), inside by allocation; return them and where each run starts."""
-    packed = pack(codes)
-    members = np.lexsort((table["order"], packed, table["size"])).astype(np.int64, copy=False)
-    size, shape = table["size"][members], packed[members]
-    new = (size[1:] != size[:-1]) | (shape[1:] != shape[:-1])
+    """Sort rows by what makes a group, inside by allocation; return them and each one's start."""
+    size, shape = table["size"], pack(codes)
+    keys = [shape, size]
+    if provenance is not None:
+        if provenance.trace is not None:
+            known = provenance.trace >= 0
+            keys = [np.where(known, np.uint64(0), key) for key in keys]
+            keys.append(provenance.trace.astype(np.uint64))
+        if provenance.kind is not None:
+            keys.append(provenance.kind.astype(np.uint64))
+    members = np.lexsort((table["order"], *keys)).astype(np.int64, copy=False)
+    new = np.zeros(max(0, members.size - 1), bool)
+    for key in keys:
+        new |= key[members][1:] != key[members][:-1]
     return members, np.concatenate(([0], np.flatnonzero(new) + 1)).astype(np.int64)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from . import workers
 from .coverage import Coverage
@@ -17,10 +19,12 @@ from .heaps import Heap, finders
 from .image import ByteOrder
 from .leaks import group_leaks
 from .objects import ObjectTable
-from .process_roots import ROOT_KINDS, process_roots
 from .report.model import Report, ReportSource, Summary
 from .roots import Roots
-from .scan import ScanOptions, scan_image
+from .scan import ScanOptions, ScanResult, scan_image
+
+if TYPE_CHECKING:
+    from .kernel_findings import KernelFindings
 
 #: In which order leaks are told.
 Order = Literal["allocation", "address", "size"]
@@ -69,7 +73,8 @@ class AnalyseOptions:
     sysroot
         Folder that holds the mapped files, for the pages that the dump lacks.
     no_roots
-        Classes of roots to leave out; for a process the keys of `ROOT_KINDS`.
+        Classes of roots to leave out; for a process the keys of `process_roots.ROOT_KINDS`, for
+        a kernel those of `kernel_pipeline.ROOT_KINDS`.
     pointer_mask
         Bits of a word that make up an address; the others are a tag.
     alignment
@@ -84,6 +89,8 @@ class AnalyseOptions:
         How many may work at once; None: as many as this process may use processors.
     low_memory
         Keep no reference graph; the report is the same.
+    kernel
+        What is asked of a kernel's dump.
     """
 
     sysroot: Path | None = None
@@ -95,10 +102,43 @@ class AnalyseOptions:
     order: Order = "allocation"
     threads: int | None = None
     low_memory: bool = False
+    kernel: KernelOptions = field(default_factory=lambda: KernelOptions())
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads cannot scan: ask for 1 or more")
+
+
+#: Whose records tell what a kernel has allocated.
+Records = Literal["auto", "kmemleak", "slub"]
+#: Whose verdict on a kernel's objects is shown: the frozen image's, or the running kernel's.
+VerdictName = Literal["now", "kernel"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOptions:
+    """What is asked of an analysis where the dump is of a whole machine.
+
+    Parameters
+    ----------
+    vmlinux, layout
+        Where the kernel's types come from, instead of its own BTF: see
+        `kmemleak_core.linux.kernel.open_kernel`.
+    records
+        Whose records tell what is allocated; ``"auto"``: kmemleak's, where the kernel has them.
+    verdict
+        ``"now"``: of the image as it stands; ``"kernel"``: what the running kernel would have
+        reported after its last scan.
+    no_rules
+        Rules of the kernel's verdict that do not hold: ``"births"``, ``"ages"``,
+        ``"checksums"`` (`kmemleak_core.linux.verdict.Rules`).
+    """
+
+    vmlinux: Path | None = None
+    layout: Path | None = None
+    records: Records = "auto"
+    verdict: VerdictName = "now"
+    no_rules: frozenset[str] = frozenset()
 
 
 def analyse(
@@ -127,31 +167,15 @@ def analyse(
         The options contradict each other or the source.
     """
     options = options or AnalyseOptions()
-    clock = _Clock(progress or (lambda _: None))
+    clock = Clock(progress or (lambda _: None))
     coverage = Coverage()
-    if isinstance(source, RawSource):
-        dump, heap, roots = _open_raw(source, options, coverage, clock)
-    else:
-        dump, heap, roots = _open_dump(source, options, coverage, clock)
-    roots = roots.without(options.no_roots)
-    end_pointers = options.end_pointers
-    with clock("scan"):
-        result = scan_image(
-            dump.image,
-            heap.objects,
-            roots,
-            options=ScanOptions(
-                alignment=options.alignment,
-                pointer_mask=options.pointer_mask,
-                interior=options.interior,
-                end_pointers=bool(heap.allocator) if end_pointers is None else end_pointers,
-            ),
-            threads=options.threads,
-            low_memory=options.low_memory,
-        )
+    dump, heap, roots, result, kernel = _find_leaks(source, options, coverage, clock)
     with clock("group"):
         leaks = result.leaks
-        groups = group_leaks(leaks, result.image, result.objects)
+        provenance = heap.provenance
+        if provenance is not None:
+            provenance = provenance.take(np.flatnonzero(result.white))
+        groups = group_leaks(leaks, result.image, result.objects, provenance)
     coverage.extend(dump.coverage)
     coverage.extend(heap.coverage)
     coverage.extend(heap.objects.anomalies)
@@ -161,9 +185,8 @@ def analyse(
             "scan.missing", "objects or roots reach into memory that the dump lacks", nbytes=missing
         )
     asked = asdict(options)
-    asked["no_roots"] = sorted(options.no_roots)
-    asked["sysroot"] = None if options.sysroot is None else str(options.sysroot)
-    asked["end_pointers"] = result.options.end_pointers
+    of_kernel = asked.pop("kernel")
+    asked.update(of_kernel if kernel is not None else {}, end_pointers=result.options.end_pointers)
     return Report(
         source=ReportSource(
             path=dump.path,
@@ -191,6 +214,8 @@ def analyse(
         options=asked,
         image=dump.image,
         result=result,
+        provenance=provenance,
+        kernel=kernel,
     )
 
 
@@ -202,7 +227,7 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
     source
         The core's path, or a `RawSource`.
     **options
-        Fields of `AnalyseOptions`.
+        Fields of `AnalyseOptions` and, for a kernel's dump, of `KernelOptions`.
 
     Examples
     --------
@@ -213,17 +238,21 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
         source = Path(source)
     if options.get("sysroot") is not None:
         options["sysroot"] = Path(options["sysroot"])
-    if isinstance(options.get("no_roots"), str):
-        raise UsageError("no_roots is a collection of names, not one string")
-    options["no_roots"] = frozenset(options.get("no_roots", ()))
+    for name in ("no_roots", "no_rules"):
+        if isinstance(options.get(name), str):
+            raise UsageError(f"{name} is a collection of names, not one string")
+        if name in options:
+            options[name] = frozenset(options[name])
+    names = {field.name for field in fields(KernelOptions)} & options.keys()
     try:
-        asked = AnalyseOptions(**options)
+        of_kernel = KernelOptions(**{name: options.pop(name) for name in names})
+        asked = AnalyseOptions(**{"kernel": of_kernel, **options})
     except TypeError as error:
         raise UsageError(f"scan: {error}") from None
     return analyse(source, asked)
 
 
-class _Clock:
+class Clock:
     """Times the parts of an analysis and tells of each as it begins."""
 
     def __init__(self, progress: Progress) -> None:
@@ -232,7 +261,8 @@ class _Clock:
         self._part = ""
         self._began = 0.0
 
-    def __call__(self, part: str) -> _Clock:
+    def __call__(self, part: str) -> Clock:
+        """Name the part that is entered next."""
         self._part = part
         return self
 
@@ -244,14 +274,73 @@ class _Clock:
         self.seconds[f"{self._part}_seconds"] = time.perf_counter() - self._began
 
 
-def _open_dump(
-    path: Path, options: AnalyseOptions, coverage: Coverage, clock: _Clock
-) -> tuple[Dump, Heap, Roots]:
-    from .dumps import open_dump
+def _find_leaks(
+    source: Path | RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
+) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings | None]:
+    if isinstance(source, RawSource):
+        dump, heap, roots = _open_raw(source, options, coverage, clock)
+    else:
+        from .dumps import open_dump
+
+        with clock("open"):
+            dump = open_dump(source, sysroot=options.sysroot)
+        if dump.machine is not None:
+            return _kernel_leaks(dump, options, coverage, clock)
+        heap, roots = _process_heap(dump, options, coverage, clock)
+    if options.kernel != KernelOptions():
+        raise UsageError(
+            f"{dump.path or 'plain memory'} is no dump of a kernel: what was asked of one"
+            " does not apply"
+        )
+    roots = roots.without(options.no_roots)
+    with clock("scan"):
+        result = scan_image(
+            dump.image,
+            heap.objects,
+            roots,
+            options=_scan_options(options, bool(heap.allocator)),
+            threads=options.threads,
+            low_memory=options.low_memory,
+        )
+    return dump, heap, roots, result, None
+
+
+def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
+    return ScanOptions(
+        alignment=options.alignment,
+        pointer_mask=options.pointer_mask,
+        interior=options.interior,
+        end_pointers=end_pointers if options.end_pointers is None else options.end_pointers,
+    )
+
+
+def _kernel_leaks(
+    dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock
+) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings]:
+    from .kernel_pipeline import ROOT_KINDS, find_kernel_leaks
+
+    if options.sysroot is not None:
+        raise UsageError("a sysroot says nothing about a kernel")
+    _check_classes(options.no_roots, ROOT_KINDS)
+    found = find_kernel_leaks(
+        dump,
+        options.kernel,
+        _scan_options(options, end_pointers=False),
+        clock,
+        coverage,
+        no_roots=options.no_roots,
+        threads=options.threads,
+        low_memory=options.low_memory,
+    )
+    return dump, found.heap, found.roots, found.result, found.findings
+
+
+def _process_heap(
+    dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock
+) -> tuple[Heap, Roots]:
+    from .process_roots import ROOT_KINDS, process_roots
 
     _check_classes(options.no_roots, ROOT_KINDS)
-    with clock("open"):
-        dump = open_dump(path, sysroot=options.sysroot)
     with clock("heap"):
         heap = _find_heap(dump, options.threads or workers.available())
     with clock("roots"):
@@ -262,7 +351,7 @@ def _open_dump(
             "the dump tells of no threads: registers and stack pointers are unknown, "
             "and what only they hold is reported as leaked",
         )
-    return dump, heap, roots
+    return heap, roots
 
 
 def _find_heap(dump: Dump, threads: int) -> Heap:
@@ -286,7 +375,7 @@ def _find_heap(dump: Dump, threads: int) -> Heap:
 
 
 def _open_raw(
-    source: RawSource, options: AnalyseOptions, coverage: Coverage, clock: _Clock
+    source: RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
 ) -> tuple[Dump, Heap, Roots]:
     from .dumps.raw import open_raw, read_objects, read_roots
 

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one object comes from; empty, or None, where nothing tells.
+
+    Parameters
+    ----------
+    kind
+        What it is.
+    frames
+        The backtrace of its allocation, innermost first.
+    comm, pid
+        The task that allocated it.
+    birth
+        When, in ticks of the source's clock.
+    """
+
+    kind: str = ""
+    frames: tuple[str, ...] = ()
+    comm: str = ""
+    pid: int | None = None
+    birth: int | None = None
+
+
+#: Nothing tells.
+UNKNOWN = Origin()
 
 
 @dataclass(slots=True, eq=False)
@@ -44,3 +73,36 @@ class Provenance:
     comm: NDArray[np.int32] | None = None
     comms: Sequence[str] = ()
     symbol: Callable[[int], str] | None = None
+
+    def take(self, rows: NDArray[Any]) -> Provenance:
+        """Return the columns of some rows, in their order."""
+        taken = copy.copy(self)
+        for name in ("kind", "trace", "birth", "pid", "comm"):
+            column = getattr(self, name)
+            if column is not None:
+                setattr(taken, name, column[rows])
+        return taken
+
+    def origin(self, row: int) -> Origin:
+        """Return what is known of one object."""
+        comm = -1 if self.comm is None else int(self.comm[row])
+        return Origin(
+            self.kind_of(row),
+            self.frames_of(row),
+            self.comms[comm] if comm >= 0 else "",
+            None if self.pid is None else int(self.pid[row]),
+            None if self.birth is None else int(self.birth[row]),
+        )
+
+    def kind_of(self, row: int) -> str:
+        """Return what an object is; empty where nothing tells."""
+        kind = -1 if self.kind is None else int(self.kind[row])
+        return self.kinds[kind] if kind >= 0 else ""
+
+    def frames_of(self, row: int) -> tuple[str, ...]:
+        """Return the backtrace of an object's allocation, innermost first; empty without one."""
+        trace = -1 if self.trace is None else int(self.trace[row])
+        if trace < 0:
+            return ()
+        name = self.symbol or hex
+        return tuple(name(address) for address in self.traces[trace])

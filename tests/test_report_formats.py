@@ -463,6 +463,6 @@ def test_a_group_of_many_sizes_has_no_size(monkeypatch: pytest.MonkeyPatch) -> N
     assert [g.size for g in report.groups] == [None]
     assert report.to_dict()["groups"][0]["size"] is None
     text = report.report()
-    assert "3 objects, 96 B  [other sizes and shapes]" in text
-    assert "2 objects, 144 B  [other sizes and shapes]" in text
+    assert "3 objects, 96 B  [others]" in text
+    assert "2 objects, 144 B  [others]" in text
     assert np.all(report.leaks["group"] == 0)

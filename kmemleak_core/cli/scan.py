@@ -17,8 +17,9 @@ _DESCRIPTION = """\
 Tells which allocated objects of a dump nobody can reach.
 
 The dump is an ELF core file (from the kernel, gcore or `kmemleak dump`, also compressed
-with zstd, gzip, xz or lz4), whose malloc heap is found without symbols; or plain memory
-with tables of its objects and roots.
+with zstd, gzip, xz or lz4), whose malloc heap is found without symbols; a kernel's vmcore
+(ELF or kdump-compressed), whose names and types are found in it; or plain memory with tables
+of its objects and roots.
 """
 
 _EPILOG = """\
@@ -28,6 +29,8 @@ examples:
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
   kmemleak scan --no-roots registers,stacks core
+  kmemleak scan vmcore
+  kmemleak scan --as kernel --format kmemleak vmcore
   kmemleak scan --memory 0x20000000:ram.bin --objects objects.csv --roots roots.csv \\
                 --word-size 4
 
@@ -47,7 +50,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("core", nargs="?", type=Path, metavar="CORE", help="a core file")
+    parser.add_argument("core", nargs="?", type=Path, metavar="CORE", help="a core file or vmcore")
 
     raw = parser.add_argument_group("plain memory instead of a core")
     raw.add_argument(
@@ -86,6 +89,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         default=frozenset(),
         metavar="CLASS,…",
         help="leave out classes of roots: registers, stacks, tls, data, anonymous, readonly;"
+        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, phys, registers;"
         " with plain memory, kinds of the roots file",
     )
     what.add_argument(
@@ -113,6 +117,8 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         action="store_true",
         help="only pointers to an object's start hold it, not those into it",
     )
+
+    _add_kernel_options(parser)
 
     work = parser.add_argument_group("how it is done")
     work.add_argument(
@@ -181,12 +187,52 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     )
 
 
+def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    kernel = parser.add_argument_group("of a kernel's dump")
+    kernel.add_argument(
+        "--as",
+        dest="verdict",
+        choices=("now", "kernel"),
+        default="now",
+        help="the verdict of the image as it stands (default), or what the running kernel's"
+        " kmemleak would have reported after its last scan",
+    )
+    kernel.add_argument(
+        "--no-rules",
+        type=values.names,
+        default=frozenset(),
+        metavar="RULE,…",
+        help="with --as kernel, leave out rules: births (objects made after the last scan), ages"
+        " (too young), checksums (modified since)",
+    )
+    kernel.add_argument(
+        "--records",
+        choices=("auto", "kmemleak", "slub"),
+        default="auto",
+        help="what tells which objects there are: kmemleak's records (default where the kernel"
+        " has them), or the books of its allocators",
+    )
+    types = kernel.add_mutually_exclusive_group()
+    types.add_argument(
+        "--vmlinux",
+        type=Path,
+        metavar="FILE",
+        help="the kernel's file with debugging symbols, where the kernel carries no types (BTF)",
+    )
+    types.add_argument(
+        "--layout",
+        type=Path,
+        metavar="FILE",
+        help="instead: what `kmemleak vmcore layout` made of it",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Scan, show the report, and return the exit code."""
     source = _source(arguments)
     output.check_output(arguments.output, arguments.force)
 
-    from ..pipeline import AnalyseOptions, analyse
+    from ..pipeline import AnalyseOptions, KernelOptions, analyse
     from ..report import RenderOptions, renderer
 
     chosen = renderer(arguments.format)
@@ -200,6 +246,13 @@ def run(arguments: argparse.Namespace) -> int:
         order=arguments.order,
         threads=arguments.threads,
         low_memory=arguments.low_memory,
+        kernel=KernelOptions(
+            vmlinux=arguments.vmlinux,
+            layout=arguments.layout,
+            records=arguments.records,
+            verdict=arguments.verdict,
+            no_rules=arguments.no_rules,
+        ),
     )
     with output.progress(arguments.quiet) as progress:
         report = analyse(source, options, progress)

@@ -8,7 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..kernel_findings import Difference, KernelFindings
 from ..leaks import LeakGroup
+from ..provenance import Origin
 from .model import RenderOptions, Report
 from .select import chosen_groups, chosen_rows, example_size, shown_shape
 
@@ -89,6 +91,7 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
             for note in report.coverage
         ],
         "counters": _counters(report.counters),
+        "kernel": None if report.kernel is None else _kernel(report.kernel),
         "groups": [_group(report, options, index, group) for index, group in shown],
         "groups_left_out": len(groups) - len(shown),
         "leaks_left_out": leaks_left_out,
@@ -111,6 +114,33 @@ def _group(report: Report, options: RenderOptions, index: int, group: LeakGroup)
         "retained_objects": group.retained_count,
         "retained_bytes": group.retained_bytes,
         "example": example,
+        "kind": group.origin.kind or None,
+        "backtrace": list(group.origin.frames),
+    }
+
+
+def _kernel(kernel: KernelFindings) -> dict[str, Any]:
+    agreed, others = kernel.colours or (None, None)
+    return {
+        "release": kernel.release,
+        "records": kernel.records,
+        "verdict": kernel.verdict or "now",
+        "differences": [_difference(d) for d in kernel.differences],
+        "surprises": [_difference(d) for d in kernel.surprises],
+        "kernel_reported": kernel.kernel_reported,
+        "colours_agreed": agreed,
+        "colours_differing": others,
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {
+        "code": difference.code,
+        "reason": difference.reason,
+        "leak": difference.leak,
+        "objects": difference.objects,
+        "bytes": difference.nbytes,
+        "examples": [hex(address) for address in difference.examples],
     }
 
 
@@ -120,9 +150,9 @@ def _leaks(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
     for start in range(0, rows.size, _CHUNK):
         part = table[rows[start : start + _CHUNK]]
         heads = table["address"][part["head"]].tolist()
-        for row, head in zip(part.tolist(), heads, strict=True):
+        for i, row, head in zip(rows[start:].tolist(), part.tolist(), heads, strict=False):
             address, size, count, wanted, direct, _, group, order = row
-            yield {
+            leak = {
                 "address": hex(address),
                 "size": size,
                 "references": count,
@@ -132,6 +162,18 @@ def _leaks(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
                 "group": None if group < 0 else group,
                 "order": order,
             }
+            if report.provenance is not None:
+                leak |= _origin(report.provenance.origin(i))
+            yield leak
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {
+        "kind": origin.kind or None,
+        "comm": origin.comm or None,
+        "pid": origin.pid,
+        "birth": origin.birth,
+    }
 
 
 def _counters(counters: Mapping[str, int | float]) -> dict[str, int | float]:

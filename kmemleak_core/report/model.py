@@ -14,8 +14,10 @@ from ..errors import UsageError
 from ..graph import Referrer, referrers
 from ..heaps import Check
 from ..image import MemoryImage
+from ..kernel_findings import KernelFindings
 from ..leaks import LeakGroup, LeakTable
 from ..objects import ObjectTable
+from ..provenance import Provenance
 from ..scan import ScanResult
 
 
@@ -160,6 +162,10 @@ class Report:
         The scan itself, for those who want to go on from here: colours, references, roots.
     version
         Of this package; found out if empty.
+    provenance
+        What the leaks are and who allocated them, row by row of the table; None if nothing tells.
+    kernel
+        What else a kernel's dump tells; None for a process or plain memory.
     """
 
     source: ReportSource
@@ -174,6 +180,8 @@ class Report:
     image: MemoryImage | None = field(default=None, repr=False)
     result: ScanResult | None = field(default=None, repr=False)
     version: str = ""
+    provenance: Provenance | None = field(default=None, repr=False)
+    kernel: KernelFindings | None = None
 
     def __post_init__(self) -> None:
         if not self.version:

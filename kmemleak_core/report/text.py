@@ -9,6 +9,7 @@ from typing import TextIO
 from ..leaks import LeakGroup
 from .escape import printable, quoted
 from .hexdump import hex_rows
+from .kernel_part import kernel_facts, verdict_lines
 from .model import RenderOptions, Report
 from .select import chosen_groups, example_size, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
@@ -55,6 +56,9 @@ class TextRenderer:
             held,
             direct=False,
         )
+        if report.kernel is not None:
+            for text in verdict_lines(report.kernel, width):
+                line(text)
         _closing(report, line, width, limit)
 
 
@@ -82,10 +86,11 @@ def _title(report: Report, options: RenderOptions, line: Line, width: int) -> No
         facts.append(f"process {quoted(source.process['name'])}")
     if source.process.get("pid"):
         facts.append(f"pid {printable(source.process['pid'])}")
-    if source.threads:
-        facts.append(count_text(source.threads, "thread"))
-    if report.allocator:
-        facts.append(f"heap of {report.allocator}")
+    if report.kernel is not None:
+        facts += kernel_facts(report)
+    else:
+        facts.append(count_text(source.threads, "thread") if source.threads else "")
+        facts.append(f"heap of {report.allocator}" if report.allocator else "")
     line((printable(source.path) or "memory", "bold"))
     for text in textwrap.wrap(printable(", ".join(f for f in facts if f)), width - 2):
         line("  ", (text, "dim"))
@@ -131,23 +136,28 @@ def _group(
     title += f" of {count_text(group.size, 'byte')}" if group.size is not None else ""
     title += f", {size_text(nbytes)}" if count > 1 else ""
     line()
-    line(
-        "  ",
-        (title, "bold"),
-        "  ",
-        (f"[{shown_shape(group, options)}]", "cyan"),
-    )
+    kind = [(f"{printable(group.origin.kind)}  ", "bold")] if group.origin.kind else []
+    line("  ", (title, "bold"), "  ", *kind, (f"[{shown_shape(group, options)}]", "cyan"))
+    for frame in group.origin.frames:
+        line("      ", printable(frame))
     if direct and group.retained_count:
         line(
             f"    {'leads' if count == 1 else 'lead'} to"
             f" {count_text(group.retained_count, 'more object')},"
             f" {size_text(group.retained_bytes)}, that nothing else leads to"
         )
-    address, size = group.example, example_size(report, group)
+    address, size, origin = group.example, example_size(report, group), group.origin
     if not direct and group.direct_count:
-        leak = report.leaks[group.rows[~report.leaks["direct"][group.rows]][0]]
-        address, size = leak.address, leak.size
-    line(f"    {'for example' if count > 1 else 'at'} ", (f"{address:#x}", "yellow"))
+        row = int(group.rows[~report.leaks["direct"][group.rows]][0])
+        address, size = report.leaks[row].address, report.leaks[row].size
+        origin = report.provenance.origin(row) if report.provenance is not None else origin
+    which = "oldest at" if count > 1 and origin.birth is not None else "for example"
+    line(
+        f"    {which if count > 1 else 'at'} ",
+        (f"{address:#x}", "yellow"),
+        f", comm {quoted(origin.comm)}, pid {origin.pid}" if origin.pid is not None else "",
+        f", jiffies {origin.birth}" if origin.birth is not None else "",
+    )
     if options.redact or options.hex_bytes <= 0:
         return
     content = report.content(address, min(size, options.hex_bytes))

@@ -1,0 +1,253 @@
+"""Turns a dump of a whole machine into what its kernel leaks: objects, roots, scan, verdict."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .coverage import Coverage
+from .dump import Dump
+from .errors import HeapError, UsageError
+from .heaps import Heap
+from .kernel_findings import Difference, KernelFindings
+from .linux.kernel import Kernel, open_kernel
+from .linux.roots import KINDS, kernel_roots
+from .provenance import Provenance
+from .roots import Roots
+from .scan import ScanOptions, ScanResult, scan_image
+
+if TYPE_CHECKING:
+    from .linux.kmemleak import KernelHeap
+    from .linux.pages import Pages
+    from .linux.verdict import Rules, Verdict
+    from .pipeline import Clock, KernelOptions, VerdictName
+
+#: Classes of roots of a kernel, and what a user is told that they are.
+ROOT_KINDS = {
+    "data": ".data, .bss and what became read-only after booting",
+    "modules": "modules' data",
+    "percpu": "static per-CPU areas",
+    "pages": "the structures of pages in use",
+    "reserved": "memory that was given out at boot",
+    "contents": "pages that come straight from the page allocator",
+    "stacks": "the stacks of all tasks",
+    "phys": "what kmemleak tracks by physical address",
+    "registers": "registers of every processor",
+}
+
+#: Addresses that stand for all of a difference.
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLeaks:
+    """What was found of a kernel.
+
+    Parameters
+    ----------
+    heap
+        Its objects.
+    result
+        The scan, whose white objects are the leaks.
+    roots
+        What was scanned unconditionally.
+    findings
+        For the report.
+    """
+
+    heap: Heap
+    result: ScanResult
+    roots: Roots
+    findings: KernelFindings
+
+
+def find_kernel_leaks(
+    dump: Dump,
+    options: KernelOptions,
+    scan_options: ScanOptions,
+    clock: Clock,
+    coverage: Coverage,
+    *,
+    no_roots: frozenset[str] = frozenset(),
+    threads: int | None = None,
+    low_memory: bool = False,
+) -> KernelLeaks:
+    """Find what a kernel leaks.
+
+    Parameters
+    ----------
+    dump
+        Of a whole machine.
+    options
+        See `KernelOptions`.
+    scan_options, threads, low_memory
+        As of `scan_image`.
+    clock
+        Times the parts.
+    coverage
+        Receives what was missing of the kernel.
+    no_roots
+        Classes of roots to leave out, keys of `ROOT_KINDS`.
+
+    Raises
+    ------
+    DumpError
+        Names, types or structures cannot be had.
+    HeapError
+        There are no records of objects, or not those that were asked for.
+    UsageError
+        The options contradict each other.
+    """
+    with clock("kernel"):
+        kernel = open_kernel(dump, vmlinux=options.vmlinux, layout=options.layout)
+    how: dict[str, Any] = {
+        "options": scan_options,
+        "threads": threads,
+        "low_memory": low_memory,
+    }
+    coverage.extend(kernel.coverage)
+    kernel.coverage = coverage
+    found = None
+    if options.records != "slub":
+        from .linux.kmemleak import find_kmemleak
+
+        with clock("heap"):
+            found = find_kmemleak(kernel)
+    if found is not None:
+        return _by_kmemleak(kernel, found, options, clock, no_roots, how)
+    if options.records == "kmemleak":
+        raise HeapError(
+            f"{dump.path}: this kernel has no records of kmemleak",
+            hint="without them, its allocator's own books tell what is allocated: --records slub",
+        )
+    if options.verdict == "kernel" or options.no_rules:
+        raise UsageError(
+            f"{dump.path}: this kernel has no records of kmemleak, whose verdict could be told",
+            hint="leave --as out: the verdict is that of the frozen image",
+        )
+    return _by_slub(kernel, clock, no_roots, how)
+
+
+def _by_slub(
+    kernel: Kernel, clock: Clock, no_roots: frozenset[str], how: Mapping[str, Any]
+) -> KernelLeaks:
+    from .heaps.slub import read_memory
+
+    with clock("heap"):
+        memory = read_memory(kernel)
+        if memory is None:
+            raise HeapError(
+                f"{kernel.dump.path}: the allocator of this kernel is not SLUB",
+                hint="SLAB (before Linux 6.8) and SLOB (before 6.4) are not read",
+            )
+        heap = memory.heap()
+    with clock("roots"):
+        roots = memory.roots().without(no_roots)
+    with clock("scan"):
+        result = scan_image(kernel.image, heap.objects, roots, **how)
+    return KernelLeaks(heap, result, roots, KernelFindings(kernel.release, "slub"))
+
+
+def _by_kmemleak(
+    kernel: Kernel,
+    found: KernelHeap,
+    options: KernelOptions,
+    clock: Clock,
+    no_roots: frozenset[str],
+    how: Mapping[str, Any],
+) -> KernelLeaks:
+    from .linux.pages import read_pages
+    from .linux.verdict import AS_KERNEL, AS_NOW, find_verdict, rules_named, stored_reported
+
+    with clock("roots"):
+        pages = read_pages(kernel)
+        kinds = {kind for kind in KINDS if kind not in no_roots}
+        roots = kernel_roots(kernel, found, kinds=kinds, pages=pages)
+    shown = _without(rules_named(options.verdict), options.no_rules)
+    with clock("scan"):
+        now = find_verdict(kernel, found, AS_NOW, roots=roots, **how)
+        by_rules = find_verdict(kernel, found, AS_KERNEL, base=now.base)
+        verdict = now if options.verdict == "now" else by_rules
+        if shown != verdict.rules:
+            verdict = find_verdict(kernel, found, shown, base=now.base)
+    with clock("compare"):
+        findings = _compare(kernel, found, options.verdict, now, by_rules)
+        findings = replace(
+            findings, kernel_reported=int(np.count_nonzero(stored_reported(kernel, found)))
+        )
+        heap = copy.copy(found.heap)
+        heap.provenance = _with_caches(kernel, pages, heap, verdict.rows)
+    return KernelLeaks(heap, verdict.scan, roots, findings)
+
+
+def _without(rules: Rules, without: frozenset[str]) -> Rules:
+    """Switch rules off by their names."""
+    known = {field.name for field in fields(rules)} - {"registers"}
+    unknown = sorted(without - known)
+    if unknown:
+        raise UsageError(
+            f"there is no rule called {unknown[0]!r}", hint=f"one of: {', '.join(sorted(known))}"
+        )
+    return replace(rules, **dict.fromkeys(without, False))
+
+
+def _compare(
+    kernel: Kernel, found: KernelHeap, shown: VerdictName, now: Verdict, by_rules: Verdict
+) -> KernelFindings:
+    from .linux.comparison import compare
+
+    comparison = compare(kernel, found, now, by_rules)
+    first = now if shown == "now" else by_rules
+    return KernelFindings(
+        kernel.release,
+        "kmemleak",
+        shown,
+        _differences(found, comparison.now_and_kernel, first.reported),
+        _differences(found, comparison.rules_and_report, by_rules.reported),
+        comparison.colours,
+    )
+
+
+def _differences(
+    found: KernelHeap, reasons: NDArray[np.uint8], leak: NDArray[np.bool_]
+) -> tuple[Difference, ...]:
+    from .linux.comparison import Reason
+
+    told = []
+    objects = found.objects
+    order = objects.allocation_order()
+    for reason in Reason:
+        rows = order[reasons[order] == reason] if reason else order[:0]
+        if rows.size:
+            told.append(
+                Difference(
+                    reason.name.lower().replace("_", "-"),
+                    reason.sentence,
+                    bool(leak[rows[0]]),
+                    int(rows.size),
+                    int(objects.size[rows].sum(dtype=np.uint64)),
+                    tuple(objects.address[rows[:_EXAMPLES]].tolist()),
+                )
+            )
+    return tuple(told)
+
+
+def _with_caches(
+    kernel: Kernel, pages: Pages, heap: Heap, rows: NDArray[np.int64]
+) -> Provenance | None:
+    """Return kmemleak's provenance with the slab caches of the leaks."""
+    from .heaps.slub.naming import kinds_of
+
+    provenance = heap.provenance
+    if provenance is None or provenance.kind is None:
+        return provenance
+    kind = provenance.kind.copy()
+    unknown = rows[kind[rows] < 0]
+    caches, names = kinds_of(kernel, pages, heap.objects.address[unknown])
+    kind[unknown] = np.where(caches >= 0, caches + len(provenance.kinds), -1)
+    return replace(provenance, kind=kind.astype(np.int32), kinds=[*provenance.kinds, *names])
