@@ -127,8 +127,9 @@ def find_kernel_leaks(
         )
     if options.verdict == "kernel" or options.no_rules:
         raise UsageError(
-            f"{dump.path}: this kernel has no records of kmemleak, whose verdict could be told",
-            hint="leave --as out: the verdict is that of the frozen image",
+            f"{dump.path}: the kernel's own verdict comes from kmemleak's records, which "
+            + ("were not asked for" if options.records == "slub" else "this kernel does not have"),
+            hint="leave --as and --no-rules out: the verdict is that of the frozen image",
         )
     return _by_slub(kernel, clock, no_roots, how)
 
