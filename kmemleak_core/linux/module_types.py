@@ -9,7 +9,7 @@ from ..coverage import Coverage
 from ..errors import DumpError, FaultError
 from ..symbols import Member, Struct, SymbolTable, Types
 from ..symbols.btf import BtfTypes
-from .modules import Module
+from .modules import MOST_MODULES, Module
 from .structures import Structures
 
 #: More than any module's BTF takes.
@@ -153,7 +153,7 @@ def _listed(
     except FaultError:
         return
     names = {module.address: module.name for module in modules}
-    links, problem = structures.follow(first, 0, end=head, most=len(names))
+    links, problem = structures.follow(first, 0, end=head, most=MOST_MODULES)
     if problem:
         coverage.add("kernel.module-types", f"the list of modules' BTF is damaged: {problem}")
     at = links - structures.member("btf_module", "list").offset

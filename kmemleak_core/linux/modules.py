@@ -19,7 +19,7 @@ from ..symbols.table import SymbolColumns
 from .structures import Structures
 
 #: More modules, symbols of one, and bytes of their names than any kernel has.
-_MOST_MODULES = 1 << 16
+MOST_MODULES = 1 << 16
 _MOST_SYMBOLS = 1 << 20
 _MOST_NAMES = 1 << 26
 _LARGEST = 1 << 31
@@ -157,7 +157,7 @@ def read_modules(
     except FaultError as error:
         coverage.add("kernel.modules", f"the kernel's list of modules is not there: {error}")
         return ()
-    links, problem = structures.follow(first, 0, end=head, most=_MOST_MODULES)
+    links, problem = structures.follow(first, 0, end=head, most=MOST_MODULES)
     if problem:
         coverage.add("kernel.modules", f"the kernel's list of modules is damaged: {problem}")
     at = links - np.uint64(structures.member("module", "list").offset)
