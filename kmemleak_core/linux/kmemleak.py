@@ -147,8 +147,9 @@ def _kernel_heap(
     tracked = records.flagged(KernelFlags.ALLOCATED) & ~records.flagged(KernelFlags.PHYS)
     sane = inside(records.address, records.size) & (records.size <= kernel.image.nbytes)
     rows = np.flatnonzero(tracked & sane)
-    rows = rows[~_swallowing(records.address[rows], records.size[rows])]
-    wild = np.setdiff1d(np.flatnonzero(tracked), rows)
+    sane[rows[_swallowing(records.address[rows], records.size[rows])]] = False
+    rows = np.flatnonzero(tracked & sane)
+    wild = np.flatnonzero(tracked & ~sane)
     if wild.size:
         coverage.add(
             "kmemleak.size",
