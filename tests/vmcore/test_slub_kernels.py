@@ -113,7 +113,10 @@ def test_per_cpu_pieces_are_kmemleaks(snapshot, heap):
     _, known, memory = snapshot
     units = memory.per_cpu.units
     gray = {a: n for a, n in known.of(0).items() if any(u <= a < u + size for u, size in units)}
-    assert blocks(heap, "per-CPU") == gray
+    # It has an object a copy; here the per-CPU pointer is the object, and is scanned as copies.
+    address, size = memory.per_cpu.copies()
+    assert dict(zip(address.tolist(), size.tolist(), strict=True)) == gray
+    assert blocks(heap, "per-CPU").keys() == set(memory.per_cpu.pointer.tolist())
 
 
 def test_large_blocks_are_kmemleaks(snapshot, heap):
@@ -132,6 +135,7 @@ def test_every_slab_object_is_one_of_kmemleaks_but_its_own(snapshot, heap):
         "struct kmemleak_object",
         "struct kmemleak_scan_area",
         "struct kmem_cache_node",
+        "per-CPU",
     }
     # What kmemleak has besides comes from the page allocator at boot, or is no allocation.
     missing = set(known.records) - set(objects.address.tolist())
@@ -150,10 +154,19 @@ def test_leaks_that_the_kernel_reported_are_found_but_those_that_annotations_hid
     )
 
 
-def test_whatever_is_found_besides_is_young_or_annotated(snapshot, heap):
-    _, known, memory = snapshot
-    for address in set(white(memory, heap)) - set(known.reported):
-        assert known.min_count(address) <= 0 or known.young(address)
+def test_whatever_is_found_besides_is_young_annotated_or_lost_with_per_cpu_memory(snapshot, heap):
+    name, known, memory = snapshot
+    extra = set(white(memory, heap)) - set(known.reported)
+    # Linux 6.1 does not look for lost per-CPU memory. A module that is gone left one piece.
+    lost = sorted(extra & set(memory.per_cpu.pointer.tolist()))
+    assert len(lost) == (name == "snap2")
+    held = set()
+    for pointer in lost:
+        size = blocks(heap, "per-CPU")[pointer]
+        for offset in memory.kernel.per_cpu_offsets:
+            held |= set(memory.kernel.image.words(pointer + offset, size // 8).tolist())
+    for address in extra - set(lost):
+        assert known.min_count(address) <= 0 or known.young(address) or address in held
 
 
 def test_it_is_found_by_the_lead_in(snapshot):

@@ -14,6 +14,7 @@ from ...objects import BLACK, ObjectFlags, ObjectTable
 from ...provenance import Provenance
 from .. import Check, Heap
 from .caches import Caches, node_totals
+from .scan_areas import set_areas
 from .tracks import add_origins
 
 if TYPE_CHECKING:
@@ -99,8 +100,10 @@ def assemble(memory: KernelMemory) -> Heap:
     """Return the objects of all allocators.
 
     Their ``min_count`` is the kernel's own detector's: 1 for what was asked from a slab, 2 for
-    vmalloc blocks, whose ``vm_struct`` is one reference and passes surplus ones on, 0 for
-    modules and per-CPU pieces. Caches that ask not to be traced (SLAB_NOLEAKTRACE) are black.
+    vmalloc blocks, whose ``vm_struct`` is one reference and passes surplus ones on, 1 for
+    per-CPU pieces, whose address is the one that processors' offsets are added to (as kmemleak
+    has them since Linux 6.12), 0 for modules. Caches that ask not to be traced
+    (SLAB_NOLEAKTRACE) are black.
     """
     kernel, caches, slabs, areas = memory.kernel, memory.caches, memory.slabs, memory.areas
     black = np.where(caches.flagged("NOLEAKTRACE"), BLACK, 1).astype(np.int32)
@@ -130,7 +133,7 @@ def assemble(memory: KernelMemory) -> Heap:
         # Only modules' data are scanned: they are roots by themselves.
         np.where(module >= 0, int(ObjectFlags.NO_SCAN), 0),
     )
-    rows.add(*memory.per_cpu.copies(), per_cpu, 0)
+    rows.add(memory.per_cpu.pointer, memory.per_cpu.size, per_cpu)
 
     in_slabs, count = memory.walked.slabs.allocated()
     of_slab = slabs.cache
@@ -147,7 +150,7 @@ def assemble(memory: KernelMemory) -> Heap:
     objects = ObjectTable.from_arrays(address, size, min_count, flags, allocation_order=False)
     blocks = mine[module < 0]
     _pass_on(objects, areas.struct[blocks], areas.address[blocks])
-    _leave_ranges_out(memory, objects, in_slabs, count)
+    set_areas(memory, objects, in_slabs, count, kind == per_cpu)
     provenance = Provenance(kind=kind, kinds=kinds)
     add_origins(memory, provenance, objects.address)
     return Heap(
@@ -209,43 +212,6 @@ def _pass_on(objects: ObjectTable, struct: NDArray[np.uint64], block: NDArray[np
         known = objects.address[row] == struct
         excess[row[known]] = block[known]
     objects.excess_ref = excess
-
-
-def _leave_ranges_out(
-    memory: KernelMemory,
-    objects: ObjectTable,
-    in_slabs: NDArray[np.uint64],
-    count: NDArray[np.int64],
-) -> None:
-    """Keep areas' bounds from being scanned: they are addresses, but no references.
-
-    The kernel has its detector scan a ``vmap_area`` from its tree node on.
-    """
-    structures = memory.caches.structures
-    node = structures.types.member("vmap_area", "rb_node")
-    wanted = _cache_of(memory, "vmap_area_cachep", "vmap_area")
-    if node is None or wanted is None:
-        return
-    of_cache = in_slabs[np.repeat(memory.slabs.cache == wanted, count)]
-    bounds, _ = structures.bytes(of_cache, 0, 16)
-    pair = bounds.view(memory.kernel.image.word_dtype).astype(np.uint64)
-    # Other caches may have been merged with this one: page-aligned bounds in order tell.
-    page = np.uint64(memory.kernel.page_size)
-    ranges = (pair[:, 0] < pair[:, 1]) & (pair[:, 0] % page == 0) & (pair[:, 1] % page == 0)
-    length = int(memory.caches.object_size[wanted]) - node.offset
-    if length > 0:
-        objects.set_scan_areas((at, at + node.offset, length) for at in of_cache[ranges].tolist())
-
-
-def _cache_of(memory: KernelMemory, symbol: str, name: str) -> int | None:
-    """Return the row of a cache that a variable of the kernel points to, else by its name."""
-    at = memory.kernel.symbols.address(symbol)
-    if at is not None:
-        pointer, _ = memory.caches.structures.numbers(np.array([at], np.uint64))
-        row = int(memory.caches.rows(pointer)[0])
-        if row >= 0:
-            return row
-    return memory.caches.names.index(name) if name in memory.caches.names else None
 
 
 def _checks(memory: KernelMemory) -> list[Check]:
