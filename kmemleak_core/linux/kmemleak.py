@@ -92,8 +92,8 @@ def find_kmemleak(kernel: Kernel) -> KernelHeap | None:
     Returns
     -------
     KernelHeap or None
-        None where the kernel was built without kmemleak, or kmemleak was off: `kernel.coverage`
-        tells the latter (``kmemleak.off``).
+        None where the kernel was built without kmemleak, or kmemleak was off, or its list has
+        no name: `kernel.coverage` tells the latter two (``kmemleak.off``, ``kmemleak.names``).
 
     Raises
     ------
@@ -102,6 +102,12 @@ def find_kmemleak(kernel: Kernel) -> KernelHeap | None:
     """
     head = kernel.symbols.address("object_list")
     if head is None or kernel.symbols.address("kmemleak_enabled") is None:
+        if kernel.symbols.address("kmemleak_alloc") is not None:
+            kernel.coverage.add(
+                "kmemleak.names",
+                "kmemleak is built into this kernel, but the kernel keeps no names of data "
+                "(CONFIG_KALLSYMS_ALL): its list of objects was not found",
+            )
         return None
     state = read_state(kernel)
     if not state.enabled:

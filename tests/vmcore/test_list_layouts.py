@@ -211,6 +211,13 @@ class TestOff:
         assert find_kmemleak(kernel) is None
         assert not list(kernel.coverage)
 
+    def test_a_kernel_that_keeps_no_names_of_data_is_told(self):
+        kernel = Guest([Tracked(A)]).build()
+        del kernel.symbols.addresses["object_list"]
+        kernel.symbols.addresses["kmemleak_alloc"] = BASE
+        assert find_kmemleak(kernel) is None
+        assert [note.code for note in kernel.coverage] == ["kmemleak.names"]
+
     def test_a_detector_that_was_switched_off_is_told(self):
         guest = Guest([Tracked(A)])
         kernel = guest.build()
