@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .dump import Dump
 from .errors import HeapError, UsageError
 from .heaps import Heap
 from .kernel_findings import Difference, KernelFindings
+from .kernel_record import KernelRecord
 from .linux.kernel import Kernel, open_kernel
 from .linux.roots import KINDS, kernel_roots
 from .provenance import Provenance
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .linux.pages import Pages
     from .linux.verdict import Rules, Verdict
     from .pipeline import Clock, KernelOptions, VerdictName
+    from .report.kernel_layouts import Layout
+    from .report.model import RecordsOf
 
 #: Classes of roots of a kernel, and what a user is told that they are.
 ROOT_KINDS = {
@@ -58,12 +62,16 @@ class KernelLeaks:
         What was scanned unconditionally.
     findings
         For the report.
+    records
+        Turns rows of objects into what the kernel would print of them, and in which layout; None
+        without kmemleak's records.
     """
 
     heap: Heap
     result: ScanResult
     roots: Roots
     findings: KernelFindings
+    records: RecordsOf | None = None
 
 
 def find_kernel_leaks(
@@ -183,7 +191,15 @@ def _by_kmemleak(
         )
         heap = copy.copy(found.heap)
         heap.provenance = _with_caches(kernel, pages, heap, verdict.rows)
-    return KernelLeaks(heap, verdict.scan, roots, findings)
+    return KernelLeaks(heap, verdict.scan, roots, findings, partial(_records, kernel, found))
+
+
+def _records(
+    kernel: Kernel, found: KernelHeap, rows: NDArray[Any]
+) -> tuple[Layout, list[KernelRecord]]:
+    from .linux.kmemleak_report import kernel_records, report_layout
+
+    return report_layout(kernel), kernel_records(kernel, found, rows)
 
 
 def _without(rules: Rules, without: frozenset[str]) -> Rules:

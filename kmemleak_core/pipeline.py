@@ -25,6 +25,7 @@ from .scan import ScanOptions, ScanResult, scan_image
 
 if TYPE_CHECKING:
     from .kernel_findings import KernelFindings
+    from .report.model import RecordsOf
 
 #: In which order leaks are told.
 Order = Literal["allocation", "address", "size"]
@@ -169,12 +170,11 @@ def analyse(
     options = options or AnalyseOptions()
     clock = Clock(progress or (lambda _: None))
     coverage = Coverage()
-    dump, heap, roots, result, kernel = _find_leaks(source, options, coverage, clock)
+    dump, heap, roots, result, kernel, records = _find_leaks(source, options, coverage, clock)
     with clock("group"):
         leaks = result.leaks
-        provenance = heap.provenance
-        if provenance is not None:
-            provenance = provenance.take(np.flatnonzero(result.white))
+        rows = np.flatnonzero(result.white)
+        provenance = None if heap.provenance is None else heap.provenance.take(rows)
         groups = group_leaks(leaks, result.image, result.objects, provenance)
     coverage.extend(dump.coverage)
     coverage.extend(heap.coverage)
@@ -216,6 +216,7 @@ def analyse(
         result=result,
         provenance=provenance,
         kernel=kernel,
+        kernel_records=None if records is None else lambda leaks: records(rows[leaks]),
     )
 
 
@@ -276,7 +277,7 @@ class Clock:
 
 def _find_leaks(
     source: Path | RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
-) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings | None]:
+) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings | None, RecordsOf | None]:
     if isinstance(source, RawSource):
         dump, heap, roots = _open_raw(source, options, coverage, clock)
     else:
@@ -302,7 +303,7 @@ def _find_leaks(
             threads=options.threads,
             low_memory=options.low_memory,
         )
-    return dump, heap, roots, result, None
+    return dump, heap, roots, result, None, None
 
 
 def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
@@ -316,7 +317,7 @@ def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
 
 def _kernel_leaks(
     dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock
-) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings]:
+) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings, RecordsOf | None]:
     from .kernel_pipeline import ROOT_KINDS, find_kernel_leaks
 
     if options.sysroot is not None:
@@ -332,7 +333,7 @@ def _kernel_leaks(
         threads=options.threads,
         low_memory=options.low_memory,
     )
-    return dump, found.heap, found.roots, found.result, found.findings
+    return dump, found.heap, found.roots, found.result, found.findings, found.records
 
 
 def _process_heap(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from dataclasses import replace
 from typing import TextIO
 
-from ..errors import UsageError
 from ..kernel_record import KernelFrame, KernelRecord
+from ..provenance import UNKNOWN
 from .escape import printable
-from .kernel_layouts import LAYOUTS, format_record, layout_named
+from .kernel_layouts import LAYOUTS, format_record
 from .model import RenderOptions, Report
 from .select import chosen_rows
 
@@ -26,13 +26,21 @@ class KernelRenderer:
     def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
         """Write one record a leak; see `Renderer`."""
         rows, _ = chosen_rows(report, options)
-        layout = LAYOUTS["6.1"]
-        if report.kernel is not None:
-            with suppress(UsageError):  # a release that is no number
-                layout = layout_named(report.kernel.release)
-        for row in rows.tolist():
-            record = _record(report, options, row)
+        if report.kernel_records is not None:
+            layout, records = report.kernel_records(rows)
+            records = [_shortened(record, options) for record in records]
+        else:
+            layout = LAYOUTS["6.1"]
+            records = [_record(report, options, row) for row in rows.tolist()]
+        for record in records:
             out.writelines(line + "\n" for line in format_record(record, layout))
+
+
+def _shortened(record: KernelRecord, options: RenderOptions) -> KernelRecord:
+    content = record.hex_bytes
+    if content is not None:
+        content = None if options.redact else content[: max(0, options.hex_bytes)]
+    return replace(record, hex_bytes=content)
 
 
 def _record(report: Report, options: RenderOptions, row: int) -> KernelRecord:
@@ -41,22 +49,14 @@ def _record(report: Report, options: RenderOptions, row: int) -> KernelRecord:
     content = None
     if not options.redact:
         content = report.content(address, min(size, max(0, options.hex_bytes)))
-    if report.provenance is None:
-        process = report.source.process
-        pid = process.get("pid", "")
-        return KernelRecord(
-            address,
-            size,
-            comm=printable(process.get("name", "")),
-            pid=int(pid) if pid.isascii() and pid.isdigit() else 0,
-            hex_bytes=content,
-        )
-    origin = report.provenance.origin(row)
+    process = report.source.process
+    pid = process.get("pid", "")
+    origin = UNKNOWN if report.provenance is None else report.provenance.origin(row)
     return KernelRecord(
         address,
         size,
-        comm=origin.comm,
-        pid=origin.pid or 0,
+        comm=origin.comm or printable(process.get("name", "")),
+        pid=origin.pid or (int(pid) if pid.isascii() and pid.isdigit() else 0),
         jiffies=origin.birth or 0,
         hex_bytes=content,
         frames=tuple(KernelFrame(None, frame) for frame in origin.frames),

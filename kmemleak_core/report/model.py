@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..coverage import Coverage
 from ..errors import UsageError
@@ -15,10 +16,15 @@ from ..graph import Referrer, referrers
 from ..heaps import Check
 from ..image import MemoryImage
 from ..kernel_findings import KernelFindings
+from ..kernel_record import KernelRecord
 from ..leaks import LeakGroup, LeakTable
 from ..objects import ObjectTable
 from ..provenance import Provenance
 from ..scan import ScanResult
+from .kernel_layouts import Layout
+
+#: Turns rows into a kernel's records, and tells in which layout it prints them.
+RecordsOf = Callable[[NDArray[Any]], tuple[Layout, list[KernelRecord]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +172,9 @@ class Report:
         What the leaks are and who allocated them, row by row of the table; None if nothing tells.
     kernel
         What else a kernel's dump tells; None for a process or plain memory.
+    kernel_records
+        Turns rows of the leak table into what the kernel would print of them; None where the
+        dump has no records of its kmemleak.
     """
 
     source: ReportSource
@@ -182,6 +191,7 @@ class Report:
     version: str = ""
     provenance: Provenance | None = field(default=None, repr=False)
     kernel: KernelFindings | None = None
+    kernel_records: RecordsOf | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.version:
