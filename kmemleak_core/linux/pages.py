@@ -257,7 +257,8 @@ def read_pages(kernel: Kernel) -> Pages:
         "mapping": _one_of(kernel, "mapping"),
         "link": _one_of(kernel, "compound_head", "compound_info"),
     }
-    pieces = list(_held(kernel, size))
+    zones = read_zones(kernel)
+    pieces = list(_held(kernel, size, zones))
     total = sum(len(data) // size for _, data in pieces)
     # The array is memory like all other; what maps one page of it again and again is damage,
     # but for huge pages of which a kernel keeps one page of tails in place of thousands.
@@ -296,7 +297,7 @@ def read_pages(kernel: Kernel) -> Pages:
         mapping=out["mapping"],
         head=np.arange(total),
         kinds=PageTypes(kernel.types, dict(machine.info) if machine else {}),
-        zones=read_zones(kernel),
+        zones=zones,
     )
     _heads(pages, out["link"])
     return pages
@@ -311,14 +312,23 @@ def _one_of(kernel: Kernel, *paths: str) -> tuple[int, int]:
     raise DumpError(f"struct page has no member {paths[0]} in {kernel.types.origin}")
 
 
-def _held(kernel: Kernel, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield ``(frame, bytes)`` of whole struct pages, in place; ascending frames."""
+def _held(
+    kernel: Kernel, size: int, zones: tuple[Zone, ...]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield ``(frame, bytes)`` of whole struct pages, in place; ascending frames.
+
+    Frames before and behind all memory have none: other things can be mapped there.
+    """
     image, array = kernel.image, kernel.page_array
-    ends = kernel.physical.ends
-    frames = -(-int(ends[-1]) // kernel.page_size) if ends.size else 0
-    limit = min(array + frames * size, 1 << 64)
-    at = array  # up to where all is done
-    i = max(0, int(np.searchsorted(image.starts, np.uint64(array), side="right")) - 1)
+    physical, page = kernel.physical, kernel.page_size
+    spans = [(zone.first, zone.end) for zone in zones]
+    if physical.ranges:
+        spans.append((physical.ranges[0].address // page, -(-physical.ranges[-1].end // page)))
+    limit = min(array + max((end for _, end in spans), default=0) * size, 1 << 64)
+    at = array + min((first for first, _ in spans), default=0) * size  # up to where all is done
+    if at >= limit:
+        return
+    i = max(0, int(np.searchsorted(image.starts, np.uint64(at), side="right")) - 1)
     for segment in image.segments[i:]:
         if segment.address >= limit:
             break

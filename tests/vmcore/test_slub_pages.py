@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmemleak_core.dump import Machine
 from kmemleak_core.errors import DumpError
 from kmemleak_core.linux.pages import read_pages
+from kmemleak_core.physical import PhysicalMemory, PhysicalRange
 
 from ..builders.kernel import PAGE_ARRAY, TableTypes, kernel_of
 
@@ -150,6 +152,23 @@ def test_struct_pages_beyond_all_zones_are_not_in_use():
     pages = read(table, extra=[(CONTIG, zones)], symbols={"contig_page_data": CONTIG})
     assert [(z.first, z.end) for z in pages.zones] == [(1, 100)]
     assert [a.tolist() for a in pages.structs_in_use()] == [[struct_at(1)], [99 * 64]]
+
+
+def test_what_is_mapped_before_the_first_frame_is_no_struct_page():
+    # On AArch64 devices can be mapped where frames below all memory would have theirs.
+    table = pages_of(64)
+    table["link"] = 0xC_0000_0001
+    ram = pages_of(64)
+    types = TableTypes({"page": (STRUCT.itemsize, MEMBERS)}, OLDER)
+    kernel = kernel_of(
+        [(struct_at(0), table.view(np.uint8)), (struct_at(100), ram.view(np.uint8))],
+        types,
+        frames=FRAMES,
+    )
+    memory = PhysicalMemory([PhysicalRange(100 * 4096, np.zeros(64 * 4096, np.uint8))])
+    kernel.dump.machine = Machine(memory, {})
+    pages = read_pages(kernel)
+    assert (pages.frame[0], len(pages), len(pages.coverage)) == (100, 64, 0)
 
 
 def test_tails_whose_head_is_not_there_are_counted():
