@@ -107,7 +107,7 @@ def open_kernel(
     from .modules import read_modules
 
     coverage = Coverage()
-    names = _symbols(dump, machine)
+    names = _symbols(dump, machine, vmlinux, coverage)
     types = _types(dump, machine, names, vmlinux, layout, coverage)
     structures = Structures(dump.image, types)
     modules = read_modules(structures, names, coverage)
@@ -133,10 +133,22 @@ def _page_size(dump: Dump, machine: Machine) -> int:
     return int(told)
 
 
-def _symbols(dump: Dump, machine: Machine) -> SymbolColumns:
+def _symbols(
+    dump: Dump, machine: Machine, vmlinux: str | Path | None, coverage: Coverage
+) -> SymbolColumns:
+    """Return the kernel's symbols: its own table of them, else its file's."""
     from ..symbols.kallsyms import read_kallsyms
 
-    return read_kallsyms(dump.image, machine.info)
+    try:
+        return read_kallsyms(dump.image, machine.info)
+    except DumpError as error:
+        if vmlinux is None:
+            raise
+        from ..symbols.elf import read_elf_symbols
+
+        found = read_elf_symbols(vmlinux, machine.info)
+        coverage.add("kernel.symbols", f"symbols are those of {vmlinux}: {error.args[0]}")
+        return found
 
 
 def _types(

@@ -56,7 +56,7 @@ def _search(image: MemoryImage, info: Mapping[str, str]) -> SymbolColumns:
     """Decode the tables that are found in memory, the first ones that VMCOREINFO agrees with."""
     from .kallsyms_search import find_tables
 
-    code = _address(info, "_stext")
+    code = address_of(info, "_stext")
     if code is not None:
         for tables in find_tables(image, code):
             try:
@@ -100,7 +100,7 @@ def _decode(
         raise _damaged("the addresses are not those of VMCOREINFO")
     if np.any(known.addresses[1:] < known.addresses[:-1]):
         raise _damaged("the addresses are not sorted")
-    known.spans = tuple(_spans(known))
+    known.spans = tuple(spans_of(known))
     return known
 
 
@@ -108,11 +108,11 @@ def _tables(info: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Yield the tables that VMCOREINFO tells, by what follows ``kallsyms_`` in their names."""
     for key in info:
         match = re.fullmatch(r"SYMBOL\((kallsyms_(\w+))\)", key)
-        if match and (address := _address(info, match[1])) is not None:
+        if match and (address := address_of(info, match[1])) is not None:
             yield match[2], address
 
 
-def _address(info: Mapping[str, str], symbol: str) -> int | None:
+def address_of(info: Mapping[str, str], symbol: str) -> int | None:
     """Return the address of a symbol that VMCOREINFO has."""
     told = info.get(f"SYMBOL({symbol})", "")
     return int(told, 16) if re.fullmatch("[0-9a-fA-F]{1,16}", told) else None
@@ -152,13 +152,13 @@ def _addresses(
 def _agree(symbols: SymbolColumns, info: Mapping[str, str]) -> bool:
     """Whether the addresses of symbols are those that VMCOREINFO has."""
     for name in ("_stext", "init_uts_ns", "swapper_pg_dir", "node_online_map"):
-        told = _address(info, name)
+        told = address_of(info, name)
         if told is not None and (rows := symbols.rows(name)).size:
             return told in symbols.addresses[rows].tolist()
     return True
 
 
-def _spans(symbols: SymbolColumns) -> Iterator[tuple[int, int]]:
+def spans_of(symbols: SymbolColumns) -> Iterator[tuple[int, int]]:
     """Yield the ranges in which the kernel looks for its own symbols (``is_ksym_addr``)."""
     for low, high in (("_stext", "_end"), ("_stext", "_etext"), ("_sinittext", "_einittext")):
         begin, end = symbols.address(low), symbols.address(high)

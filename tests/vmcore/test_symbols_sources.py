@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from kmemleak_core.linux.kernel import open_kernel
 from kmemleak_core.linux.kmemleak import find_kmemleak
 from kmemleak_core.linux.verdict import AS_KERNEL, AS_NOW, find_verdict
 from kmemleak_core.symbols.btf import Kind
+from kmemleak_core.symbols.elf import read_elf_symbols
 from kmemleak_core.symbols.layout import ENUMERATIONS, STRUCTS, LayoutTypes, describe
 from kmemleak_core.symbols.vmlinux import read_vmlinux
 
@@ -171,6 +173,35 @@ def test_both_sources_at_once_are_refused(dump, vmlinux, layout):
         open_kernel(dump, vmlinux=vmlinux, layout=layout)
 
 
+def test_the_files_symbols_answer_as_the_dumps(dump, kernel, vmlinux):
+    found = read_elf_symbols(vmlinux, dump.machine.info)
+    own = kernel.symbols.kernel
+    assert {(s.address, s.name) for s in own} <= {(s.address, s.name) for s in found}
+    code = [s.address for s in own if s.kind in "tT"]
+    assert len(code) > 20_000
+    assert [found.text(a + 1) for a in code] == [own.text(a + 1) for a in code]
+
+
+def test_a_dump_without_symbols_takes_those_of_the_file(dump, kernel, vmlinux):
+    hidden = ("kallsyms", "_stext")
+    info = {k: v for k, v in dump.machine.info.items() if not any(h in k for h in hidden)}
+    without = replace(dump, machine=replace(dump.machine, info=info))
+    with pytest.raises(DumpError, match="nor are they found"):
+        open_kernel(without)
+    other = open_kernel(without, vmlinux=vmlinux)
+    assert [note.code for note in other.coverage] == ["kernel.symbols"]
+    assert other.direct_map == kernel.direct_map
+    assert other.symbols.text(kernel.modules[0].memory[0].start).startswith("wipe_stack+0x0/")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF\x02\x01\x01" + bytes(200)])
+def test_a_file_without_symbols_is_told(content, dump, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    with pytest.raises(DumpError, match=r"ELF|symbols"):
+        read_elf_symbols(path, dump.machine.info)
+
+
 def other_layout(layout, tmp_path, **changes):
     path = tmp_path / "other.json"
     path.write_text(json.dumps(json.loads(layout.read_text()) | changes))
@@ -189,8 +220,6 @@ def test_a_layout_without_a_build_id_is_used_and_told(dump, layout, tmp_path):
 
 
 def test_the_build_id_is_that_of_the_notes_in_memory_where_vmcoreinfo_has_none(dump, layout):
-    from dataclasses import replace
-
     info = {k: v for k, v in dump.machine.info.items() if k != "BUILD-ID"}
     without = replace(dump, machine=replace(dump.machine, info=info))
     assert not open_kernel(without, layout=layout).coverage.notes
