@@ -19,11 +19,14 @@ from .kernel_findings import Difference, KernelFindings
 from .kernel_record import KernelRecord
 from .linux.kernel import Kernel, open_kernel
 from .linux.roots import KINDS, kernel_roots
+from .objects import ObjectTable
 from .provenance import Provenance
 from .roots import Roots
 from .scan import ScanOptions, ScanResult, scan_image
 
 if TYPE_CHECKING:
+    from .linux.beside_kmemleak import Beside
+    from .linux.comparison import Reason
     from .linux.kmemleak import KernelHeap
     from .linux.pages import Pages
     from .linux.verdict import Rules, Verdict
@@ -111,6 +114,8 @@ def find_kernel_leaks(
     UsageError
         The options contradict each other.
     """
+    from .linux.kmemleak import find_kmemleak
+
     with clock("kernel"):
         kernel = open_kernel(dump, vmlinux=options.vmlinux, layout=options.layout)
     how: dict[str, Any] = {
@@ -122,8 +127,6 @@ def find_kernel_leaks(
     kernel.coverage = coverage
     found = None
     if options.records != "slub":
-        from .linux.kmemleak import find_kmemleak
-
         with clock("heap"):
             found = find_kmemleak(kernel)
     if found is not None:
@@ -146,6 +149,7 @@ def _by_slub(
     kernel: Kernel, clock: Clock, no_roots: frozenset[str], how: Mapping[str, Any]
 ) -> KernelLeaks:
     from .heaps.slub import read_memory
+    from .linux.kmemleak import find_kmemleak
 
     with clock("heap"):
         memory = read_memory(kernel)
@@ -159,7 +163,15 @@ def _by_slub(
         roots = memory.roots().without(no_roots)
     with clock("scan"):
         result = scan_image(kernel.image, heap.objects, roots, **how)
-    return KernelLeaks(heap, result, roots, KernelFindings(kernel.release, "slub"))
+    differences: tuple[Difference, ...] = ()
+    found = find_kmemleak(kernel)
+    if found is not None:
+        from .linux.beside_kmemleak import Beside, compare_books
+
+        with clock("compare"):
+            reasons = compare_books(kernel, heap.objects, result.white, found)
+            differences = _differences(heap.objects, reasons, result.white, Beside)
+    return KernelLeaks(heap, result, roots, KernelFindings(kernel.release, "slub", "", differences))
 
 
 def _by_kmemleak(
@@ -216,7 +228,7 @@ def _without(rules: Rules, without: frozenset[str]) -> Rules:
 def _compare(
     kernel: Kernel, found: KernelHeap, shown: VerdictName, now: Verdict, by_rules: Verdict
 ) -> KernelFindings:
-    from .linux.comparison import compare
+    from .linux.comparison import Reason, compare
 
     comparison = compare(kernel, found, now, by_rules)
     first = now if shown == "now" else by_rules
@@ -224,21 +236,22 @@ def _compare(
         kernel.release,
         "kmemleak",
         shown,
-        _differences(found, comparison.now_and_kernel, first.reported),
-        _differences(found, comparison.rules_and_report, by_rules.reported),
+        _differences(found.objects, comparison.now_and_kernel, first.reported, Reason),
+        _differences(found.objects, comparison.rules_and_report, by_rules.reported, Reason),
         comparison.colours,
     )
 
 
 def _differences(
-    found: KernelHeap, reasons: NDArray[np.uint8], leak: NDArray[np.bool_]
+    objects: ObjectTable,
+    reasons: NDArray[np.uint8],
+    leak: NDArray[np.bool_],
+    names: type[Reason] | type[Beside],
 ) -> tuple[Difference, ...]:
-    from .linux.comparison import Reason
-
+    """Tell of the objects on which verdicts differ, by reason."""
     told = []
-    objects = found.objects
     order = objects.allocation_order()
-    for reason in Reason:
+    for reason in names:
         rows = order[reasons[order] == reason] if reason else order[:0]
         if rows.size:
             told.append(

@@ -12,6 +12,13 @@ from .units import count_text, size_text
 
 _RECORDS = {"kmemleak": "objects from kmemleak's records", "slub": "objects from SLUB's books"}
 
+#: By the verdict that is shown: what the other one is.
+_OTHERS = {
+    "now": "By the running kernel's rules the verdict is another one on:",
+    "kernel": "In the image as it stands the verdict is another one on:",
+    "": "By this kernel's kmemleak the verdict is another one on:",
+}
+
 
 def kernel_facts(report: Report) -> list[str]:
     """Return what the title says of a kernel."""
@@ -29,9 +36,8 @@ def verdict_lines(kernel: KernelFindings, width: int) -> Iterator[str]:
     """Yield where verdicts on a kernel's objects differ, and why."""
     if kernel.differences:
         yield ""
-        # What is shown is one of two verdicts; the other's differences are told.
-        other = "its own rules" if kernel.verdict != "kernel" else "the image as it stands"
-        yield f"By {other} the verdict is another one on:"
+        # What is shown is one of two verdicts; where the other one differs is told.
+        yield _OTHERS.get(kernel.verdict, "Otherwise the verdict is another one on:")
         for difference in kernel.differences:
             yield from _difference(difference, width)
     if kernel.kernel_reported is not None:

@@ -156,3 +156,24 @@ def test_a_kernels_options_do_not_go_with_a_process(tmp_path, capsys):
 def test_options_that_contradict_each_other_are_told(vmcores, capsys, arguments, message):
     assert main(["scan", *arguments, str(vmcores("snap1"))]) == 2
     assert message in capsys.readouterr().err
+
+
+#: Leaks of the kernel's own report that only annotations hide from the allocators' books.
+HIDDEN = {"snap1": 2, "snap2": 0, "big": 0}
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_by_the_allocators_books_the_kernels_leaks_are_found_and_others_explained(reports, name):
+    by_books = set(reports(name, records="slub").leaks["address"].tolist())
+    by_kernel = set(reports(name, verdict="kernel").leaks["address"].tolist())
+    differences = {d.code: d for d in reports(name, records="slub").kernel.differences}
+    hidden = differences.pop("hidden", None)
+    assert len(by_kernel - by_books) == (hidden.objects if hidden else 0) == HIDDEN[name]
+    assert all(d.leak for d in differences.values())
+    assert sum(d.objects for d in differences.values()) == len(by_books - by_kernel)
+    assert differences.keys() <= {"annotated", "born-later", "too-young", "untracked", "held"}
+
+
+def test_the_books_leaks_are_grouped_by_cache(reports):
+    report = reports("snap1", records="slub")
+    assert {g.origin.kind for g in report.groups} >= {"kmalloc-96", "kmalloc-4k", "vmalloc"}
