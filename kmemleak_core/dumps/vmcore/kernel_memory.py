@@ -44,7 +44,7 @@ def kernel_image(
         coverage.add(
             "vmcore.missing",
             f"{nbytes // page_size:,} pages that the kernel has mapped are not in the dump: "
-            "filtered out, or devices' registers",
+            "filtered out, another kernel's, or devices' registers",
             count=len(holes),
             nbytes=nbytes,
             address=holes[0].address,

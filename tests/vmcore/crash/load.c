@@ -1,0 +1,19 @@
+/* Loads the kernel that runs after a crash: load KERNEL INITRAMFS COMMAND-LINE. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ON_CRASH 2UL
+
+int main(int count, char **words) {
+    if (count != 4)
+        return 2;
+    int kernel = open(words[1], O_RDONLY), files = open(words[2], O_RDONLY);
+    if (syscall(SYS_kexec_file_load, kernel, files, strlen(words[3]) + 1, words[3], ON_CRASH)) {
+        perror("kexec_file_load");
+        return 1;
+    }
+    return 0;
+}
