@@ -92,20 +92,29 @@ bench-docs: bench
 # their runtimes are loaded before it; their shadow does not fit into little address space.
 SANITIZER ?= address,undefined
 SANITIZED := build/sanitized
-RUNTIMES := $(if $(findstring thread,$(SANITIZER)),libtsan.so,libasan.so libubsan.so)
-ENGINE_TESTS ?= tests/test_scan_oracle.py tests/test_scan_semantics.py tests/test_simd.py \
-  tests/test_model.py tests/test_heap_walk.py tests/test_replay.py tests/test_graph.py \
-  tests/test_tracker.py tests/vmcore/test_dump_packing.py \
+ifeq ($(findstring thread,$(SANITIZER)),)
+RUNTIMES := libasan.so libubsan.so
+else
+RUNTIMES := libtsan.so
+# The runtime wants its shadow at fixed places, where much randomness may put other maps before it.
+UNMOVED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+# What runs on several threads, in parts that the tests make small.
+THREADED_TESTS := tests/test_free_threading.py tests/test_heap_parallel.py \
+  tests/detector/test_threads.py tests/test_embedding.py
+endif
+ENGINE_TESTS ?= $(THREADED_TESTS) tests/test_scan_oracle.py tests/test_scan_semantics.py \
+  tests/test_simd.py tests/test_model.py tests/test_heap_walk.py tests/test_replay.py \
+  tests/test_graph.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
   tests/vmcore/test_symbols_btf.py tests/vmcore/test_symbols_kallsyms.py
 
 sanitize: $(STAMP)
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
-	cp -r setup.py pyproject.toml README.md LICENSE pytest_kmemleak.py kmemleak_core tests bench $(SANITIZED)
+	cp -r setup.py pyproject.toml README.md LICENSE pytest_kmemleak.py kmemleak_core tests bench examples $(SANITIZED)
 	rm -f $(SANITIZED)/kmemleak_core/*.so
 	cd $(SANITIZED) && KMEMLEAK_SANITIZE=$(SANITIZER) $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
 	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1 \
 	  LD_PRELOAD="$(foreach runtime,$(RUNTIMES),$(shell $${CC:-cc} -print-file-name=$(runtime)))" \
-	  $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider $(ENGINE_TESTS) \
+	  $(UNMOVED) $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider $(ENGINE_TESTS) \
 	  --deselect tests/test_tracker.py::TestMemory::test_a_process_of_little_address_space_gets_a_smaller_table
 
 clean:

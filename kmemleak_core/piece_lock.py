@@ -11,11 +11,14 @@ class PieceLock:
     A plain lock is not enough: the scan that releases it is running, and has it again before the
     waiting thread wakes up. Here a scan's next piece begins when nobody waits. Used as a context
     manager it is taken for a `free`; through `scanning` for a piece.
+
+    Both locks are re-entrant: the thread that reads a piece may itself come to a `free`, in a
+    callback or in a finaliser that the garbage collector runs there, and cannot wait for itself.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(threading.Lock())
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(threading.RLock())
         self._waiting = 0
         #: ``acquire(False)`` is the cheap way in; where it fails, `wait` is the other one.
         self.acquire = self._lock.acquire

@@ -307,6 +307,23 @@ class TestTheDetector:
         live.detector.scan()
         assert not live.detector._areas
 
+    def test_the_thread_that_scans_may_free_amid_a_piece(self) -> None:
+        # As a finaliser does that the garbage collector happens to run there.
+        data = bytes(0x1000)
+        detector: km.Kmemleak
+
+        def read(address: int, size: int) -> bytes:
+            if detector.find(LIVE_BASE) is not None:
+                detector.free(LIVE_BASE)
+            return data[address - LIVE_BASE :][:size]
+
+        detector = km.Kmemleak(km.CallbackMemory(read), min_age=0, backtraces=False)
+        detector.alloc(LIVE_BASE, 64)
+        detector.alloc(LIVE_BASE + 64, 64)
+        together(detector.scan)
+        assert detector.find(LIVE_BASE) is None
+        assert len(detector) == 1
+
 
 #: Each public name is first asked for by a thread of its own: the modules import one another.
 IMPORTS = """
