@@ -23,20 +23,21 @@ MOST_MODULES = 1 << 16
 _MOST_SYMBOLS = 1 << 20
 _MOST_NAMES = 1 << 26
 _LARGEST = 1 << 31
+_MOST_KINDS = 64
 
 #: Names that mark places for tools, not for people (``is_mapping_symbol``).
 _MAPPING = (b"$", b".L", b"L0")
 
-#: ``enum mod_mem_type``, in its order (6.4).
-_MEMORY_KINDS = (
-    "text",
-    "data",
-    "rodata",
-    "ro_after_init",
-    "init text",
-    "init data",
-    "init rodata",
-)
+#: What ``enum mod_mem_type`` names (6.4).
+_MEMORY_KINDS = {
+    "MOD_TEXT": "text",
+    "MOD_DATA": "data",
+    "MOD_RODATA": "rodata",
+    "MOD_RO_AFTER_INIT": "ro_after_init",
+    "MOD_INIT_TEXT": "init text",
+    "MOD_INIT_DATA": "init data",
+    "MOD_INIT_RODATA": "init rodata",
+}
 
 #: An entry of ELF's table of symbols, by the size of a word.
 _SYMBOL = {
@@ -192,9 +193,10 @@ def _memory(structures: Structures, at: NDArray[np.uint64]) -> list[tuple[Module
     parts: list[tuple[list[int], list[int], str]] = []
     array = structures.types.member("module", "mem")
     if array is not None:
-        for i in range(array.count):
-            kind = _MEMORY_KINDS[i] if i < len(_MEMORY_KINDS) else "data"
-            parts.append((column(f"mem[{i}].base"), column(f"mem[{i}].size"), kind))
+        kinds = {structures.types.enumerator(n): kind for n, kind in _MEMORY_KINDS.items()}
+        for i in range(min(array.count, _MOST_KINDS)):
+            base, size = column(f"mem[{i}].base"), column(f"mem[{i}].size")
+            parts.append((base, size, kinds.get(i, "data")))
     else:
         if structures.has("module", "core_layout.base"):
             names = ("{}_layout.base", "{}_layout.size", "{}_layout.text_size")

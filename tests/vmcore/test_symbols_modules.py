@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from kmemleak_core.linux.kernel import open_kernel
 from kmemleak_core.linux.module_types import with_modules
 from kmemleak_core.linux.modules import read_modules
 from kmemleak_core.linux.structures import Structures
+
+from ..builders.kernel import TableSymbols, TableTypes
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +132,95 @@ def test_any_damage_is_told_or_without_effect(kernel, data):
         at = start + data.draw(st.integers(0, size - 1))
         changes[at] = data.draw(st.binary(min_size=1, max_size=1))
     read(kernel, changes)
+
+
+MODULE, TEXT, DATA = 0xFFFF_FFFF_C000_4000, 0xFFFF_FFFF_C000_0000, 0xFFFF_FFFF_C000_2000
+
+PARTS = (("base", 0), ("size", 8))
+
+#: ``struct module`` of 4.4, of 5.0, and of 6.4 and later.
+LAYOUTS = {
+    "module_core": {
+        "module_core": (64, 8),
+        "core_size": (72, 4),
+        "core_text_size": (76, 4),
+        "module_init": (80, 8),
+        "init_size": (88, 4),
+        "init_text_size": (92, 4),
+        "symtab": (96, 8),
+        "num_symtab": (104, 4),
+        "strtab": (112, 8),
+    },
+    "core_layout": {
+        "core_layout.base": (64, 8),
+        "core_layout.size": (72, 4),
+        "core_layout.text_size": (76, 4),
+        "init_layout.base": (80, 8),
+        "init_layout.size": (88, 4),
+        "init_layout.text_size": (92, 4),
+        "kallsyms": (120, 8),
+    },
+    "mem": {
+        "mem": (64, 32, 2),
+        **{f"mem[{i}].{what}": (64 + 16 * i + at, 8) for i in range(2) for what, at in PARTS},
+        "kallsyms": (120, 8),
+    },
+}
+
+
+def old_module(layout: str):
+    """Return modules of a kernel with one, of that layout, and two symbols."""
+    members = {"list": (8, 16), "name": (24, 16), **LAYOUTS[layout]}
+    types = TableTypes(
+        {
+            "module": (256, members),
+            "mod_kallsyms": (24, {"symtab": (0, 8), "num_symtab": (8, 4), "strtab": (16, 8)}),
+        },
+        {"MOD_TEXT": 0, "MOD_DATA": 1},
+    )
+    head, table, names = DATA, DATA + 0x100, DATA + 0x200
+    raw = bytearray(0x6000)
+
+    def put(address: int, data: bytes) -> None:
+        raw[address - TEXT : address - TEXT + len(data)] = data
+
+    put(head, struct.pack("<Q", MODULE + 8))
+    put(MODULE + 8, struct.pack("<QQ16s", head, head, b"old"))
+    if layout == "mem":
+        put(MODULE + 64, struct.pack("<QQQQ", TEXT, 0x1000, TEXT + 0x1000, 0x800))
+    else:
+        put(MODULE + 64, struct.pack("<QII", TEXT, 0x1800, 0x1000))
+    tables = struct.pack("<QQQ", table, 3, names)
+    put(MODULE + 96, tables)
+    put(MODULE + 120, struct.pack("<Q", MODULE + 192))
+    put(MODULE + 192, tables)
+    put(names, b"\0first\0second\0")
+    for i, (name, letter, value) in enumerate([(1, b"t", TEXT + 0x10), (7, b"d", TEXT + 0x1010)]):
+        put(table + 24 * (i + 1), struct.pack("<IcBHQQ", name, letter, 0, 1, value, 0))
+    image = MemoryImage.from_segments([(TEXT, np.frombuffer(bytes(raw), np.uint8))])
+    coverage = Coverage()
+    symbols = TableSymbols({"modules": head})
+    return read_modules(Structures(image, types), symbols, coverage), coverage
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_of_a_module_is_read(layout):
+    (module,), coverage = old_module(layout)
+    assert module.name == "old"
+    assert [(m.start, m.size, m.kind) for m in module.memory] == [
+        (TEXT, 0x1000, "text"),
+        (TEXT + 0x1000, 0x800, "data"),
+    ]
+    assert [(s.name, s.kind) for s in module.symbols] == [("first", "t"), ("second", "d")]
+    # A symbol ends with its kind of memory.
+    assert module.symbols.text(TEXT + 0x11) == "first+0x1/0xff0 [old]"
+    assert module.symbols.text(TEXT + 0x1011) == "second+0x1/0x7f0 [old]"
+    assert module.symbols.text(TEXT + 0x1001) == f"{TEXT + 0x1001:#x}"
+    assert not coverage.notes
+
+
+def test_without_a_list_of_modules_there_are_none_and_it_is_told():
+    coverage = Coverage()
+    structures = Structures(MemoryImage([]), TableTypes({}))
+    assert read_modules(structures, TableSymbols(), coverage) == ()
+    assert [note.code for note in coverage] == ["kernel.modules"]
