@@ -25,6 +25,7 @@ from .roots import Roots
 from .scan import ScanOptions, ScanResult, scan_image
 
 if TYPE_CHECKING:
+    from .heaps.slub import KernelMemory
     from .linux.beside_kmemleak import Beside
     from .linux.comparison import Reason
     from .linux.kmemleak import KernelHeap
@@ -75,6 +76,24 @@ class KernelLeaks:
     roots: Roots
     findings: KernelFindings
     records: RecordsOf | None = None
+
+
+def find_kernel_objects(dump: Dump, options: KernelOptions) -> Heap:
+    """Find all objects of a kernel, with what is known of each; errors as `find_kernel_leaks`."""
+    from .linux.kmemleak import find_kmemleak
+    from .linux.pages import read_pages
+
+    kernel = open_kernel(dump, vmlinux=options.vmlinux, layout=options.layout)
+    found = find_kmemleak(kernel) if options.records != "slub" else None
+    if found is None:
+        _check_records(dump, options)
+        heap = _slub_memory(kernel).heap()
+    else:
+        heap = copy.copy(found.heap)
+        every = np.arange(len(heap.objects))
+        heap.provenance = _with_caches(kernel, read_pages(kernel), heap, every)
+    heap.coverage.extend(kernel.coverage)
+    return heap
 
 
 def find_kernel_leaks(
@@ -131,11 +150,7 @@ def find_kernel_leaks(
             found = find_kmemleak(kernel)
     if found is not None:
         return _by_kmemleak(kernel, found, options, clock, no_roots, how)
-    if options.records == "kmemleak":
-        raise HeapError(
-            f"{dump.path}: this kernel has no records of kmemleak",
-            hint="without them, its allocator's own books tell what is allocated: --records slub",
-        )
+    _check_records(dump, options)
     if options.verdict == "kernel" or options.no_rules:
         raise UsageError(
             f"{dump.path}: the kernel's own verdict comes from kmemleak's records, which "
@@ -145,19 +160,33 @@ def find_kernel_leaks(
     return _by_slub(kernel, clock, no_roots, how)
 
 
+def _check_records(dump: Dump, options: KernelOptions) -> None:
+    if options.records == "kmemleak":
+        raise HeapError(
+            f"{dump.path}: this kernel has no records of kmemleak",
+            hint="without them, its allocator's own books tell what is allocated: --records slub",
+        )
+
+
+def _slub_memory(kernel: Kernel) -> KernelMemory:
+    from .heaps.slub import read_memory
+
+    memory = read_memory(kernel)
+    if memory is None:
+        raise HeapError(
+            f"{kernel.dump.path}: the allocator of this kernel is not SLUB",
+            hint="SLAB (before Linux 6.8) and SLOB (before 6.4) are not read",
+        )
+    return memory
+
+
 def _by_slub(
     kernel: Kernel, clock: Clock, no_roots: frozenset[str], how: Mapping[str, Any]
 ) -> KernelLeaks:
-    from .heaps.slub import read_memory
     from .linux.kmemleak import find_kmemleak
 
     with clock("heap"):
-        memory = read_memory(kernel)
-        if memory is None:
-            raise HeapError(
-                f"{kernel.dump.path}: the allocator of this kernel is not SLUB",
-                hint="SLAB (before Linux 6.8) and SLOB (before 6.4) are not read",
-            )
+        memory = _slub_memory(kernel)
         heap = memory.heap()
     with clock("roots"):
         roots = memory.roots().without(no_roots)

@@ -18,6 +18,19 @@ exit codes:
   2  wrong usage
 """
 
+_OBJECTS = """\
+Writes the table of all objects of a kernel: where each is, what it is (its slab cache, a structure,
+vmalloc, …) and, where kmemleak's records tell, who allocated it and when. It is what
+`kmemleak scan --memory … --objects` reads.
+"""
+
+_OBJECTS_EXAMPLES = """\
+examples:
+  kmemleak vmcore objects vmcore > objects.csv
+  kmemleak vmcore objects --records slub vmcore -o objects.npz
+
+"""
+
 _LAYOUT = """\
 Writes a small file of the structures that an analysis of a kernel's dump asks for, as this kernel
 has them. Kernels with BTF carry their own; for one without, make this file once, where its vmlinux
@@ -46,7 +59,77 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
+    _prepare_objects(tasks)
     _prepare_layout(tasks)
+
+
+def _prepare_objects(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = tasks.add_parser(
+        "objects",
+        help="export the table of a kernel's objects",
+        description=_OBJECTS,
+        epilog=_OBJECTS_EXAMPLES + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run_objects)
+    parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump")
+    parser.add_argument(
+        "--records",
+        choices=("auto", "kmemleak", "slub"),
+        default="auto",
+        help="whose records: kmemleak's (default where the kernel has them), or its allocators'",
+    )
+    types = parser.add_mutually_exclusive_group()
+    types.add_argument(
+        "--vmlinux", type=Path, metavar="FILE", help="the kernel's file with debugging symbols"
+    )
+    types.add_argument(
+        "--layout", type=Path, metavar="FILE", help="what `kmemleak vmcore layout` made of it"
+    )
+    parser.add_argument(
+        "--format", choices=("csv", "jsonl", "npz"), help="(default: by the file's name, else csv)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file")
+
+
+def run_objects(arguments: argparse.Namespace) -> int:
+    """Write the table, and return the exit code."""
+    import sys
+
+    from ..dumps import open_dump
+    from ..errors import DumpError, UsageError
+    from .command import ExitCode
+
+    path: Path | None = arguments.output
+    suffix = "" if path is None else path.suffix.lstrip(".")
+    format = arguments.format or (suffix if suffix in ("jsonl", "npz") else "csv")
+    if format == "npz" and path is None:
+        raise UsageError("npz is no text: it needs -o FILE")
+    output.check_output(path, arguments.force)
+    dump = open_dump(arguments.vmcore)
+    if dump.machine is None:
+        raise DumpError("is no dump of a kernel", path=str(arguments.vmcore))
+
+    from ..kernel_pipeline import find_kernel_objects
+    from ..pipeline import KernelOptions
+    from ..report.objects_table import write_arrays, write_objects
+
+    heap = find_kernel_objects(
+        dump, KernelOptions(arguments.vmlinux, arguments.layout, arguments.records)
+    )
+    for note in heap.coverage:
+        print(f"kmemleak: {printable(note.message)} ({note.count:,} times)", file=sys.stderr)
+    if format == "npz" and path is not None:
+        with path.open("wb" if arguments.force else "xb") as file:
+            write_arrays(heap, file)
+        return ExitCode.CLEAN
+    with output.opened(path, arguments.force) as stream:
+        write_objects(heap, stream, format)
+    return ExitCode.CLEAN
 
 
 def _prepare_layout(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
