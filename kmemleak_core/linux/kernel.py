@@ -15,6 +15,7 @@ from ..symbols import SymbolTable, Types
 from .structures import Structures
 
 if TYPE_CHECKING:
+    from ..symbols.btf import BtfTypes
     from ..symbols.table import SymbolColumns
     from .modules import Module
 
@@ -115,7 +116,7 @@ def open_kernel(
     return Kernel(
         dump,
         KernelSymbols(names, modules),
-        with_modules(types, structures, names, modules, coverage),
+        with_modules(types, _base(dump, names, types), structures, names, modules, coverage),
         release=machine.info.get("OSRELEASE", ""),
         page_size=page_size,
         direct_map=places.direct_map(dump, machine, names),
@@ -181,7 +182,19 @@ def _types(
     return types
 
 
-def _own_types(dump: Dump, symbols: SymbolTable) -> Types:
+def _base(dump: Dump, symbols: SymbolTable, types: Types) -> BtfTypes | None:
+    """Return the BTF that modules' goes on from; None where the kernel has none."""
+    from ..symbols.btf import BtfTypes
+
+    if isinstance(types, BtfTypes):
+        return types
+    try:
+        return _own_types(dump, symbols)
+    except DumpError:
+        return None
+
+
+def _own_types(dump: Dump, symbols: SymbolTable) -> BtfTypes:
     from ..symbols.btf import BtfTypes
 
     start, stop = symbols.address("__start_BTF"), symbols.address("__stop_BTF")

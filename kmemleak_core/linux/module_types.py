@@ -83,7 +83,7 @@ class ModuleBtf:
         name: str,
         start: int,
         size: int,
-        base: Types,
+        base: BtfTypes,
         coverage: Coverage,
     ) -> None:
         self._structures = structures
@@ -97,9 +97,6 @@ class ModuleBtf:
     def types(self) -> BtfTypes | None:
         """Its types; None where they cannot be read."""
         image = self._structures.image
-        # Its numbers and strings go on where those of the kernel's own BTF end.
-        if not isinstance(self._base, BtfTypes):
-            return None
         try:
             if not 0 < self.size <= _LARGEST:
                 raise DumpError(f"it claims to have {self.size:,} bytes")
@@ -121,6 +118,7 @@ class ModuleBtf:
 
 def with_modules(
     kernel: Types,
+    base: BtfTypes | None,
     structures: Structures,
     symbols: SymbolTable,
     modules: Iterable[Module],
@@ -128,12 +126,16 @@ def with_modules(
 ) -> KernelTypes:
     """Add the types of modules to the kernel's own.
 
+    Their BTF goes on where that of the kernel ends, `base`, wherever `kernel` comes from; without
+    it they have no types.
+
     The kernel keeps its own copy of each module's BTF, listed in ``btf_modules`` (since 5.11,
     commit 36e68442d1af); that in the module itself may be freed memory by now.
     """
     found: dict[str, ModuleBtf] = {}
-    for name, start, size in _listed(structures, symbols, modules, coverage):
-        found[name] = ModuleBtf(structures, name, start, size, kernel, coverage)
+    if base is not None:
+        for name, start, size in _listed(structures, symbols, modules, coverage):
+            found[name] = ModuleBtf(structures, name, start, size, base, coverage)
     return KernelTypes(kernel, found)
 
 

@@ -45,7 +45,7 @@ def read(kernel, changes: dict[int, bytes]):
     structures = Structures(with_bytes(kernel.image, changes), kernel.types)
     modules = read_modules(structures, kernel.symbols.kernel, coverage)
     base = kernel.types.kernel
-    types = with_modules(base, structures, kernel.symbols.kernel, modules, coverage)
+    types = with_modules(base, base, structures, kernel.symbols.kernel, modules, coverage)
     for module in modules:
         for symbol in module.symbols:
             assert module.symbols.rows(symbol.name).size

@@ -116,6 +116,8 @@ def test_a_kernel_is_opened_with_each_source(source, dump, kernel, request):
     assert [m.memory for m in other.modules] == [m.memory for m in kernel.modules]
     text = [m.symbols.text(m.memory[0].start + 5) for m in other.modules]
     assert text == [kernel.symbols.text(m.memory[0].start + 5) for m in kernel.modules]
+    # A module's BTF goes on from the dump's own, whatever describes the kernel.
+    assert other.types.member("kmemleak_test:test_node", "list.prev").offset == 208
     assert not other.coverage.notes
 
 
