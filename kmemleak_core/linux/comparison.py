@@ -39,6 +39,8 @@ class Reason(IntEnum):
     UNFLAGGED = 10
     #: A leak in the kernel's own report, but none by its rules.
     FOUND_SINCE = 11
+    #: A leak now, but not as the kernel's rules have it.
+    IN_SHEAF = 12
 
     @property
     def sentence(self) -> str:
@@ -58,10 +60,13 @@ _SENTENCES = {
     Reason.IN_REGISTER: "held by a processor's register, at which the kernel does not look",
     Reason.IN_NEWER: "held by an object that was made after the kernel's last scan began",
     Reason.CHANGED_BETWEEN: "changed once between the kernel's last two scans, or unreferenced for "
-    "the first time in the last one: only the count that the kernel stored tells of it",
+    "the first time in the last one, or not referred to since: only the count that the kernel "
+    "stored tells of it",
     Reason.LOST_SINCE: "the kernel's last scan still found references to it",
     Reason.UNFLAGGED: "unreferenced in the kernel's last scan too, but not marked as reported: the "
     "scan was interrupted",
+    Reason.IN_SHEAF: "held by a leftover alone, in an array where the slab allocator had kept free "
+    "objects (a sheaf): the kernel takes it for a reference",
     Reason.FOUND_SINCE: "references to it were made after the kernel's last scan",
 }
 
@@ -137,6 +142,12 @@ def _between(kernel: Kernel, found: KernelHeap, now: Verdict, rules: Verdict) ->
         (Reason.BORN_LATER, born_later),
     ):
         reasons[spared & holds] = reason
+    unexplained = reasons == Reason.BEHIND_MODIFIED
+    if unexplained.any() and rules.rules.sheaves and not now.rules.sheaves:
+        with_leftovers = find_verdict(
+            kernel, found, replace(now.rules, sheaves=True), base=now.base
+        )
+        reasons[unexplained & ~with_leftovers.reported] = Reason.IN_SHEAF
     held = rules.reported & ~now.reported
     if held.any():
         reasons[held] = Reason.IN_NEWER

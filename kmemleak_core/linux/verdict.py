@@ -19,6 +19,7 @@ from .checksums import changed
 from .kernel import Kernel
 from .kmemleak import KernelHeap
 from .kmemleak_list import KernelFlags
+from .leftovers import without_leftovers
 from .roots import kernel_roots
 
 #: More references than there can be: such an object is never followed.
@@ -42,18 +43,22 @@ class Rules:
         and followed.
     registers
         The processors' registers are roots.
+    sheaves
+        The arrays in which the slab allocator keeps free objects at hand (sheaves, since Linux
+        6.18) are scanned whole, with what they held before.
     """
 
     births: bool = False
     ages: bool = False
     checksums: bool = False
     registers: bool = True
+    sheaves: bool = False
 
 
 #: The frozen image's own verdict: nothing moves, so that nothing needs a second chance.
 AS_NOW = Rules()
 #: The running kernel's, as of its last scan.
-AS_KERNEL = Rules(births=True, ages=True, checksums=True, registers=False)
+AS_KERNEL = Rules(births=True, ages=True, checksums=True, registers=False, sheaves=True)
 
 
 def rules_named(name: Literal["now", "kernel"] | str) -> Rules:
@@ -150,23 +155,24 @@ def find_verdict(
     min_count = objects.min_count
     if rules.births and born_later.any():
         min_count = np.where(born_later, _NEVER, min_count).astype(np.int32)
-    if rules.registers and min_count is objects.min_count:
+    scanned = base if rules.sheaves else without_leftovers(kernel, base, found.heap.coverage)
+    if rules.registers and min_count is objects.min_count and scanned is base:
         count = base.count
     else:
-        count = _counted(base, min_count, rules.registers, None)
+        count = _counted(scanned, min_count, rules.registers, None)
     modified = np.zeros(len(objects), bool)
     if rules.checksums:
         white = np.flatnonzero((count < min_count) & ~(born_later & rules.births))
         modified[white] = changed(kernel, found, white)
         if modified.any():
-            count = _counted(base, min_count, rules.registers, modified)
+            count = _counted(scanned, min_count, rules.registers, modified)
     white_after: NDArray[np.bool_] = count < min_count
     if rules.births:
         white_after &= ~born_later
     reported = white_after & ~young if rules.ages else white_after.copy()
     return Verdict(
         rules,
-        _as_scanned(base, count, reported, rules),
+        _as_scanned(scanned, count, reported, rules),
         np.minimum(count, np.maximum(objects.min_count, 0)),
         white_after,
         modified,
@@ -206,7 +212,7 @@ def _counted(
     objects = base.objects
     words = base.word_targets if registers else base.word_targets[:0]
     if base.references is None:
-        other = copy.copy(objects)
+        other = copy.copy(objects)  # with its own scan areas, where leftovers are left out
         other.min_count = min_count
         roots = base.roots if registers else Roots(base.roots.ranges)
         return scan_image(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kmemleak_core.dumps import open_dump
-from kmemleak_core.linux.comparison import compare
+from kmemleak_core.linux.comparison import Reason, compare
 from kmemleak_core.linux.kernel import open_kernel
 from kmemleak_core.linux.kmemleak import find_kmemleak
 from kmemleak_core.linux.kmemleak_report import kernel_records, report_layout
@@ -60,21 +60,45 @@ def test_the_kernels_text_record_by_record(judged):
     ]
     told = re.split(r"^(?=unreferenced object)", report.read_text("latin-1"), flags=re.MULTILINE)
     told = [re.sub(r"\[<[0-9a-f]+>\]", "[<(____ptrval____)>]", text) for text in told if text]
-    assert len(told) == len(rules.rows)
-    for text, mine in zip(told, zip(*texts, strict=True), strict=True):
-        assert text in mine
+    mine = list(zip(*texts, strict=True))
+    if not sheaves(kernel):
+        assert len(told) == len(mine)
+    at = 0
+    for text in told:
+        at = next(i for i in range(at, len(mine)) if text in mine[i]) + 1
+
+
+def sheaves(kernel) -> bool:
+    """Whether what holds a leak in a scan may be gone in the dump: leftovers in sheaves are."""
+    return kernel.types.struct("slab_sheaf") is not None
 
 
 def test_every_colour_but_those_of_the_checksum_round_is_the_one_that_the_kernel_stored(judged):
     _, kernel, found, now, rules = judged
     older = ~births_and_ages(kernel, found)[0] & (found.objects.min_count > 0)
-    assert np.array_equal(rules.white[older], stored_white(found)[older])
+    lost = older & (rules.white != stored_white(found))
+    assert not (lost & ~rules.white).any()
+    assert not lost.any() or sheaves(kernel)
     plain = find_verdict(kernel, found, replace(AS_KERNEL, checksums=False), base=now.base)
-    differ = older & (plain.white != stored_white(found))
+    differ = older & (plain.white != stored_white(found)) & ~lost
     assert np.array_equal(differ, rules.modified & older)
 
 
 def test_the_kernels_own_report_holds_no_surprise(judged):
     _, kernel, found, now, rules = judged
-    assert compare(kernel, found, now, rules).surprises == {}
+    surprises = set(compare(kernel, found, now, rules).surprises)
+    gone = {Reason.LOST_SINCE, Reason.CHANGED_BETWEEN}
+    assert surprises <= (gone if sheaves(kernel) else set())
     assert not list(found.heap.coverage)
+
+
+def test_what_modules_lost_is_found_now_whatever_sheaves_held(judged):
+    report, _, found, now, _ = judged
+    log = report.with_name("dmesg.txt")
+    if report.parent.name != "plain" or not log.exists():
+        pytest.skip("no module told what it lost")
+    told = re.findall(r"RIG LOST (?!list|child)\S+ (0x[0-9a-f]+) ", log.read_text("latin-1"))
+    leaks = set(found.objects.address[now.rows].tolist())
+    missed = [address for address in told if int(address, 16) not in leaks]
+    # Stale words lie on stacks, too.
+    assert len(missed) <= len(told) // 8

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...coverage import Coverage
 from ...linux.kernel import Kernel
-from .caches import Caches, per_node
+from .caches import Caches, find_caches, per_node
 
 #: A sheaf's capacity is far less; sheaves in all, and of one node, beyond which lists are damaged.
 _MOST_OBJECTS = 1 << 16
@@ -37,9 +37,8 @@ def objects_in_sheaves(
     nothing = np.empty(0, np.uint64)
     if not structures.has("slab_sheaf", "size", "objects") or not len(caches):
         return nothing
-    sheaves = np.unique(
-        np.concatenate([_of_processors(kernel, caches), _of_nodes(kernel, caches, coverage)])
-    )
+    # The empty ones of the nodes hold nothing.
+    sheaves = _sheaves(kernel, caches, ("sheaves_full",), coverage)
     size = structures.column(sheaves, "slab_sheaf", "size").astype(np.int64)
     wrong = (size < 0) | (size > _MOST_OBJECTS)
     total = int(size[~wrong].sum())
@@ -58,6 +57,38 @@ def objects_in_sheaves(
     at = first + within.astype(np.uint64) * np.uint64(8)
     values, present = structures.numbers(at, structures.member("slab_sheaf", "objects").offset)
     return values[present]
+
+
+def used_parts(kernel: Kernel, coverage: Coverage) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return all sheaves, and how many of their bytes mean anything.
+
+    What lies behind is what sheaves held before: pointers to objects that may have been
+    allocated again, and lost.
+
+    Returns
+    -------
+    address, size : ndarray of uint64, shape (n,)
+        By address; none in kernels without sheaves.
+    """
+    nothing = np.empty(0, np.uint64)
+    if kernel.types.struct("slab_sheaf") is None:
+        return nothing, nothing
+    caches = find_caches(kernel)
+    if caches is None or not caches.structures.has("slab_sheaf", "size", "objects"):
+        return nothing, nothing
+    sheaves = _sheaves(kernel, caches, ("sheaves_full", "sheaves_empty"), coverage)
+    size = caches.structures.column(sheaves, "slab_sheaf", "size")
+    sane = size <= _MOST_OBJECTS
+    first = caches.structures.member("slab_sheaf", "objects").offset
+    return sheaves[sane], np.uint64(first) + size[sane] * np.uint64(8)
+
+
+def _sheaves(
+    kernel: Kernel, caches: Caches, lists: tuple[str, ...], coverage: Coverage
+) -> NDArray[np.uint64]:
+    """Return processors' sheaves and those in the named lists of nodes, each once."""
+    found = [_of_nodes(kernel, caches, name, coverage) for name in lists]
+    return np.unique(np.concatenate([_of_processors(kernel, caches), *found]))
 
 
 def _of_processors(kernel: Kernel, caches: Caches) -> NDArray[np.uint64]:
@@ -80,11 +111,11 @@ def _of_processors(kernel: Kernel, caches: Caches) -> NDArray[np.uint64]:
     return held
 
 
-def _of_nodes(kernel: Kernel, caches: Caches, coverage: Coverage) -> NDArray[np.uint64]:
-    """Return the full sheaves of all nodes' barns; the empty ones hold nothing."""
+def _of_nodes(kernel: Kernel, caches: Caches, name: str, coverage: Coverage) -> NDArray[np.uint64]:
+    """Return the sheaves in a list of all nodes' barns."""
     structures = caches.structures
     link = structures.types.member("slab_sheaf", "barn_list")
-    head = structures.types.member("node_barn", "sheaves_full")
+    head = structures.types.member("node_barn", name)
     if link is None or head is None:
         return np.empty(0, np.uint64)
     barns = per_node(kernel, caches, "barn").address
