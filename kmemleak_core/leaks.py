@@ -192,20 +192,20 @@ class LeakTable:
         return f"<LeakTable {len(self):,} objects, {self.nbytes:,} bytes, {direct:,} direct>"
 
     def _repr_html_(self) -> str:
-        import html
+        from .notebook import SHOWN, html_table
 
-        shown = 20
-        cells = "".join(
-            f"<tr><td><code>{leak.address:#x}</code></td><td>{leak.size:,}</td>"
-            f"<td>{'direct' if leak.direct else 'indirect'}</td>"
-            f"<td>{leak.count}/{leak.min_count}</td><td>{leak.group}</td></tr>"
-            for leak in self[:shown]
-        )
-        more = f"<p>… and {len(self) - shown:,} more</p>" if len(self) > shown else ""
-        return (
-            f"<p>{html.escape(repr(self)[1:-1])}</p><table><tr><th>address</th><th>size</th>"
-            f"<th>kind</th><th>references</th><th>group</th></tr>{cells}</table>{more}"
-        )
+        rows = [
+            (
+                f"{leak.address:#x}",
+                f"{leak.size:,}",
+                "direct" if leak.direct else "indirect",
+                f"{leak.count}/{leak.min_count}",
+                str(leak.group),
+            )
+            for leak in self[:SHOWN]
+        ]
+        more = f"{len(self) - SHOWN:,} more" if len(self) > SHOWN else ""
+        return html_table(self, ("address", "size", "kind", "references", "group"), rows, more)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,6 @@ all that is known. A free that fits no object changes nothing.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -288,18 +287,15 @@ class Replay:
         )
 
     def _repr_html_(self) -> str:
-        shown = 20
+        from .notebook import SHOWN, html_table
+
         groups = self.groups()
-        cells = "".join(
-            f"<tr><td>{g.objects:,}</td><td>{g.size:,}</td><td>{g.nbytes:,}</td>"
-            f"<td>{html.escape(self.log.trace_name(g.trace))}</td></tr>"
-            for g in groups[:shown]
-        )
-        more = f"<p>… and {len(groups) - shown:,} more groups</p>" if len(groups) > shown else ""
-        return (
-            f"<p>{html.escape(repr(self)[1:-1])}</p><table><tr><th>objects</th><th>size</th>"
-            f"<th>bytes</th><th>trace</th></tr>{cells}</table>{more}"
-        )
+        rows = [
+            (f"{g.objects:,}", f"{g.size:,}", f"{g.nbytes:,}", self.log.trace_name(g.trace))
+            for g in groups[:SHOWN]
+        ]
+        more = f"{len(groups) - SHOWN:,} more groups" if len(groups) > SHOWN else ""
+        return html_table(self, ("objects", "size", "bytes", "trace"), rows, more)
 
 
 def live_set(log: EventLog) -> NDArray[np.uint32]:

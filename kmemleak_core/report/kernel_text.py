@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,6 +10,7 @@ from ..kernel_record import KernelRecord
 from .escape import printable, quoted
 from .hexdump import hex_rows
 from .model import RenderOptions
+from .parts import heading, left_out, wrapped
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
 
@@ -28,11 +28,8 @@ def render_kernel_text(
     line = line_writer(out, options.color)
     width = max(40, options.width or terminal_width(out))
     limit = DEFAULT_LIMIT if options.limit is None else options.limit
-    line((printable(analysis.report.path) or "report", "bold"))
-    line()
-    style = "bold red" if analysis.found else "bold green"
-    for text in textwrap.wrap(headline(analysis), width):
-        line((text, style))
+    path = analysis.report.path or "report"
+    heading(line, path, headline(analysis), width, good=not analysis.found)
     diff = analysis.diff
     if diff is None:
         _groups(analysis.groups, options, line, limit)
@@ -115,12 +112,7 @@ def _groups(
     for group in shown:
         _group(group, options, line, (marks or {}).get(group.key, ""))
     rest = groups[len(shown) :]
-    if rest:
-        line()
-        count = count_text(sum(g.count for g in rest), "object")
-        nbytes = size_text(sum(g.nbytes for g in rest))
-        places = count_text(len(rest), "more place")
-        line(f"  and {places}: {count}, {nbytes} (--limit 0 shows all)")
+    left_out(line, "place", len(rest), sum(g.count for g in rest), sum(g.nbytes for g in rest))
 
 
 def _group(group: KernelLeakGroup, options: RenderOptions, line: Line, mark: str) -> None:
@@ -175,11 +167,11 @@ def _closing(analysis: KernelAnalysis, line: Line, width: int, limit: int) -> No
     if notes or report.coverage.notes:
         line()
     for note in notes:
-        _wrapped(printable(note), line, width, "")
+        wrapped(line, note, width)
     if len(report.coverage):
         line(("not seen, or not understood:", "bold"))
     for found in report.coverage:
-        _wrapped(printable(found.message), line, width, "  ")
+        wrapped(line, found.message, width, "  ")
     details = [*report.malformed, *report.incomplete]
     details.sort()
     for skipped in details[:limit] if limit > 0 else details:
@@ -193,11 +185,6 @@ def _closing(analysis: KernelAnalysis, line: Line, width: int, limit: int) -> No
 
 def _reason(reason: str) -> str:
     return f"({reason})"
-
-
-def _wrapped(text: str, line: Line, width: int, indent: str) -> None:
-    for part in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  "):
-        line(part)
 
 
 def _bytes(records: Sequence[KernelRecord]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TextIO
 
 from ..replay import Anomaly, AnomalyKind, LiveGroup, Replay
 from .escape import printable
 from .model import RenderOptions
+from .parts import heading, left_out, wrapped
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
 
@@ -36,11 +36,7 @@ def render_replay_text(
     line = line_writer(out, options.color)
     width = max(40, options.width or terminal_width(out))
     limit = DEFAULT_LIMIT if options.limit is None else options.limit
-    line((printable(found.log.path) or "log", "bold"))
-    line()
-    style = "bold green" if found.clean else "bold red"
-    for text in textwrap.wrap(headline(found), width):
-        line((text, style))
+    heading(line, found.log.path or "log", headline(found), width, good=found.clean)
     _groups(found, groups, line, width, limit)
     _anomalies(found, line, limit)
     line()
@@ -53,10 +49,7 @@ def render_replay_text(
         line()
         line(("not seen, or not understood:", "bold"))
     for note in found.log.coverage:
-        for text in textwrap.wrap(
-            printable(note.message), width, initial_indent="  ", subsequent_indent="    "
-        ):
-            line(text)
+        wrapped(line, note.message, width, "  ")
 
 
 def headline(found: Replay) -> str:
@@ -95,14 +88,8 @@ def _groups(found: Replay, groups: list[LiveGroup], line: Line, width: int, limi
             f" by event {group.oldest:,}{_time(found, group.oldest)}",
         )
     rest = groups[len(shown) :]
-    if rest:
-        count = sum(group.objects for group in rest)
-        nbytes = sum(group.nbytes for group in rest)
-        line()
-        line(
-            f"  and {count_text(len(rest), 'more group')}: {count_text(count, 'object')},"
-            f" {size_text(nbytes)} (--limit 0 shows all)"
-        )
+    objects, nbytes = sum(g.objects for g in rest), sum(g.nbytes for g in rest)
+    left_out(line, "group", len(rest), objects, nbytes)
 
 
 def _anomalies(found: Replay, line: Line, limit: int) -> None:
