@@ -231,6 +231,14 @@ class TestVmcoreinfo:
             opened(tmp_path, machine.elf(notes=b""), format="vmcore").machine.info == machine.info
         )
 
+    def test_one_that_a_kernel_before_has_left_is_not_taken(self, tmp_path):
+        machine = Machine()
+        machine.write(50 * PAGE, machine.vmcoreinfo())
+        left = {**machine.info, "NUMBER(phys_base)": str(0x20000), "LENGTH(longer)": "1"}
+        machine.write(40 * PAGE, "".join(f"{k}={v}\n" for k, v in left.items()).encode())
+        dump = opened(tmp_path, machine.elf(notes=b""), format="vmcore")
+        assert dump.machine.info == machine.info
+
     def test_a_machine_is_told_by_its_physical_addresses_alone(self, tmp_path):
         machine = Machine()
         machine.write(50 * PAGE, machine.vmcoreinfo())

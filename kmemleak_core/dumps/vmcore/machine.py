@@ -74,14 +74,34 @@ def open_machine(
         not in the dump.
     """
     check_architecture(evidence)
-    info = evidence.info
-    if not info:
-        info = find_vmcoreinfo(physical)
+    candidates = [evidence.info]
+    if not evidence.info:
+        found = find_vmcoreinfo(physical)
         coverage.add(
             "vmcore.info",
             "the dump has no VMCOREINFO note; "
-            + ("it was found in its memory" if info else "nor is there any in its memory"),
+            + ("it was found in its memory" if found else "nor is there any in its memory"),
         )
+        candidates = [*found, {}]
+    first: DumpError | None = None
+    for info in candidates:
+        try:
+            mapping, page_size = _mapping(physical, info, evidence, coverage)
+        except DumpError as error:  # noqa: PERF203  (few candidates)
+            first = first or error
+        else:
+            return kernel_image(physical, mapping, page_size, coverage), info
+    assert first is not None
+    raise first
+
+
+def _mapping(
+    physical: PhysicalMemory,
+    info: MappingType[str, str],
+    evidence: Evidence,
+    coverage: Coverage,
+) -> tuple[Mapping, int]:
+    """Read the page tables that VMCOREINFO leads to; return them and the bytes of a page."""
     root, paging = _tables(info, evidence)
     if physical.find(root) is None:
         cut = next((note.message for note in coverage if note.code == "dump.truncated"), "")
@@ -96,7 +116,7 @@ def open_machine(
         )
     mapping = read_page_tables(physical, root, paging)
     _check(mapping, info, root, evidence.path)
-    return kernel_image(physical, mapping, 1 << paging.shifts[-1], coverage), info
+    return mapping, 1 << paging.shifts[-1]
 
 
 def _tables(info: MappingType[str, str], evidence: Evidence) -> tuple[int, Paging]:

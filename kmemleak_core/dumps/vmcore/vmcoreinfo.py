@@ -16,6 +16,7 @@ from ...physical import PhysicalMemory
 #: The kernel has a page for it (of 64 KiB at most).
 MOST = 1 << 16
 
+_MOST_FOUND = 64
 _NOTE = b"VMCOREINFO\0"
 _FIRST = b"OSRELEASE="
 
@@ -30,29 +31,31 @@ def parse_vmcoreinfo(raw: bytes) -> dict[str, str]:
     return info
 
 
-def find_vmcoreinfo(physical: PhysicalMemory, page_size: int = 4096) -> dict[str, str]:
+def find_vmcoreinfo(physical: PhysicalMemory, page_size: int = 4096) -> list[dict[str, str]]:
     """Look for it in memory, where it begins a page: as text, or as the note that holds it.
 
     Returns
     -------
-    dict
-        The longest that is found, as another may be left from a kernel before; empty if none.
+    list of dict
+        Different ones, the longest first: another may be left from a kernel before.
     """
-    best: dict[str, str] = {}
+    found: list[dict[str, str]] = []
+    first = int.from_bytes(_FIRST[:8], "little")
     for each in physical.ranges:
-        pages = each.data[-each.address % page_size :]
+        skipped = -each.address % page_size
+        pages = each.data[skipped:]
         pages = pages[: pages.size // page_size * page_size].reshape(-1, page_size)
         for at in (0, 24):  # as text, after the note's header and name
-            first = np.ascontiguousarray(pages[:, at : at + 8]).view("<u8")[:, 0]
-            for i in np.flatnonzero(first == int.from_bytes(_FIRST[:8], "little"))[:64].tolist():
-                raw = each.data[-each.address % page_size + i * page_size :][:MOST].tobytes()
+            begins = np.ascontiguousarray(pages[:, at : at + 8]).view("<u8")[:, 0]
+            for i in np.flatnonzero(begins == first)[: _MOST_FOUND - len(found)].tolist():
+                raw = each.data[skipped + i * page_size :][:MOST].tobytes()
                 if raw[at : at + len(_FIRST)] != _FIRST or (at and raw[12:23] != _NOTE):
                     continue
                 size = int.from_bytes(raw[4:8], "little") if at else MOST
                 info = parse_vmcoreinfo(raw[at : at + size])
-                if len(info) > len(best):
-                    best = info
-    return best
+                if info not in found:
+                    found.append(info)
+    return sorted(found, key=len, reverse=True)
 
 
 def symbol(info: Mapping[str, str], *names: str) -> int | None:
