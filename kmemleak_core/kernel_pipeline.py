@@ -184,6 +184,7 @@ def _by_slub(
     kernel: Kernel, clock: Clock, no_roots: frozenset[str], how: Mapping[str, Any]
 ) -> KernelLeaks:
     from .linux.kmemleak import find_kmemleak
+    from .linux.leftovers import live_parts
 
     with clock("heap"):
         memory = _slub_memory(kernel)
@@ -191,7 +192,8 @@ def _by_slub(
     with clock("roots"):
         roots = memory.roots().without(no_roots)
     with clock("scan"):
-        result = scan_image(kernel.image, heap.objects, roots, **how)
+        objects = live_parts(kernel, heap.objects, kernel.coverage)
+        result = scan_image(kernel.image, objects, roots, **how)
     differences: tuple[Difference, ...] = ()
     found = find_kmemleak(kernel)
     if found is not None:
