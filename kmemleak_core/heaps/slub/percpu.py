@@ -14,7 +14,7 @@ from ...linux.structures import Structures
 
 #: Chunk lists, chunks of one list, and bytes of one unit beyond which structures are damaged.
 _MOST_LISTS = 1 << 8
-_MOST_CHUNKS = 1 << 20
+_MOST_CHUNKS = 1 << 16
 _MOST_UNIT = 1 << 32
 #: Copies of pieces in all; more are left out.
 _MOST_COPIES = 1 << 27
@@ -61,24 +61,29 @@ def find_per_cpu(kernel: Kernel, coverage: Coverage) -> PerCpu:
     if delta is None:
         coverage.add("heap.slub.percpu", "the kernel's per-CPU memory was not found")
         return nothing
+    chunks = _Chunks(kernel, structures, _chunks(kernel, structures, coverage))
     pointers, sizes = [], []
     units: list[tuple[int, int]] = []
-    for chunk in _chunks(kernel, structures, coverage):
+    lost = list(chunks.damaged)
+    for i in range(chunks.base.size):
         try:
-            starts, lengths, unit = _pieces(kernel, structures, chunk)
-            base = structures.value(chunk, "pcpu_chunk", "base_addr")
-        except (FaultError, ValueError) as error:
-            coverage.add(
-                "heap.slub.percpu-chunk",
-                f"a per-CPU chunk cannot be read: {error}",
-                address=chunk,
-            )
+            starts, lengths = chunks.pieces(i)
+        except FaultError:
+            lost.append(int(chunks.base[i]))
             continue
-        first = (base - delta) % (1 << 64)
         # Sums of per-CPU addresses are modulo 2**64.
+        first = (int(chunks.base[i]) - delta) % (1 << 64)
         pointers.append(starts + np.uint64(first))
         sizes.append(lengths)
-        units += [((first + int(o)) % (1 << 64), unit) for o in kernel.per_cpu_offsets]
+        unit = int(chunks.length[i])
+        units += [((first + offset) % (1 << 64), unit) for offset in kernel.per_cpu_offsets]
+    if lost:
+        coverage.add(
+            "heap.slub.percpu-chunk",
+            "per-CPU chunks that cannot be read: their contents are left out",
+            count=len(lost),
+            address=lost[0],
+        )
     if not pointers:
         return nothing
     pointer, size = np.concatenate(pointers), np.concatenate(sizes)
@@ -104,11 +109,13 @@ def _delta(kernel: Kernel) -> int | None:
         return None
 
 
-def _chunks(kernel: Kernel, structures: Structures, coverage: Coverage) -> list[int]:
+def _chunks(kernel: Kernel, structures: Structures, coverage: Coverage) -> NDArray[np.uint64]:
+    """Return where all chunks are described, each once."""
     lists = kernel.symbols.address("pcpu_chunk_lists") or kernel.symbols.address("pcpu_slot")
     count = kernel.symbols.address("pcpu_nr_slots")
     link = structures.types.member("pcpu_chunk", "list.next")
-    found: dict[int, None] = {}
+    found: list[NDArray[np.uint64]] = []
+    problems = []
     try:
         if lists is not None and count is not None and link is not None:
             base = kernel.image.word(lists)
@@ -117,55 +124,63 @@ def _chunks(kernel: Kernel, structures: Structures, coverage: Coverage) -> list[
                 links, problem = structures.follow(
                     kernel.image.word(head), 0, end=head, most=_MOST_CHUNKS
                 )
-                found.update(dict.fromkeys((links - np.uint64(link.offset)).tolist()))
+                found.append(links - np.uint64(link.offset))
                 if problem:
-                    coverage.add(
-                        "heap.slub.percpu-list",
-                        f"a list of per-CPU chunks is cut short: {problem}",
-                    )
+                    problems.append(problem)
         for name in ("pcpu_first_chunk", "pcpu_reserved_chunk"):
             symbol = kernel.symbols.address(name)
             chunk = kernel.image.word(symbol) if symbol is not None else 0
             if chunk:
-                found[chunk] = None
+                found.append(np.array([chunk], np.uint64))
     except FaultError as error:
-        coverage.add("heap.slub.percpu-list", f"per-CPU chunks are missing: {error}")
-    return list(found)
+        problems.append(str(error))
+    if problems:
+        coverage.add(
+            "heap.slub.percpu-list",
+            f"lists of per-CPU chunks are cut short: {problems[0]}",
+            count=len(problems),
+        )
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
 
 
-def _pieces(
-    kernel: Kernel, structures: Structures, chunk: int
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
-    """Return offsets and sizes of a chunk's allocated pieces, and bytes of a unit."""
+class _Chunks:
+    """Columns of chunks that can be what they say; `damaged` has the addresses of the others."""
 
-    def value(path: str) -> int:
-        return structures.value(chunk, "pcpu_chunk", path)
+    def __init__(self, kernel: Kernel, structures: Structures, address: NDArray[np.uint64]) -> None:
+        self.kernel = kernel
+        base, pages, allocated, bounds = structures.columns(
+            address, "pcpu_chunk", "base_addr", "nr_pages", "alloc_map", "bound_map"
+        )
+        length = pages.astype(np.int64) * kernel.page_size
+        if structures.has("pcpu_chunk", "chunk_md.nr_bits"):
+            bits = structures.column(address, "pcpu_chunk", "chunk_md.nr_bits").astype(np.int64)
+        else:
+            bits = length // 4  # PCPU_MIN_ALLOC_SIZE
+        before = behind = np.zeros(address.size, np.int64)
+        if structures.has("pcpu_chunk", "start_offset", "end_offset"):
+            # What lies there belongs to others: the static area, the next chunk.
+            before, behind = structures.columns(address, "pcpu_chunk", "start_offset", "end_offset")
+        good = (length > 0) & (length <= _MOST_UNIT) & (bits > 0) & (base != 0)
+        good &= length % np.maximum(bits, 1) == 0
+        self.damaged = address[~good].tolist()
+        self.base, self.length, self.bits = base[good], length[good], bits[good]
+        self._allocated, self._bounds = allocated[good], bounds[good]
+        self._before, self._behind = before[good], behind[good]
 
-    length = value("nr_pages") * kernel.page_size
-    if not 0 < length <= _MOST_UNIT:
-        raise ValueError(f"{length} bytes in a unit")
-    grain = 4
-    if structures.has("pcpu_chunk", "chunk_md.nr_bits"):
-        bits = value("chunk_md.nr_bits")
-        if bits <= 0 or length % bits:
-            raise ValueError(f"{bits} bits for {length} bytes")
-        grain = length // bits
-    bits = length // grain
-    allocated = _bitmap(kernel, value("alloc_map"), bits)
-    bounds = np.flatnonzero(_bitmap(kernel, value("bound_map"), bits))
-    ends = np.append(bounds[1:], bits)
-    chosen = allocated[bounds]
-    first, last = 0, bits
-    if structures.has("pcpu_chunk", "start_offset", "end_offset"):
-        # What lies before and behind belongs to others: the static area, the next chunk.
-        first, last = value("start_offset") // grain, bits - value("end_offset") // grain
-    chosen &= (bounds >= first) & (ends <= last)
-    start, stop = bounds[chosen], ends[chosen]
-    return (
-        start.astype(np.uint64) * np.uint64(grain),
-        (stop - start).astype(np.uint64) * np.uint64(grain),
-        length,
-    )
+    def pieces(self, i: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return offsets and sizes of a chunk's allocated pieces."""
+        bits = int(self.bits[i])
+        grain = int(self.length[i]) // bits
+        allocated = _bitmap(self.kernel, int(self._allocated[i]), bits)
+        bounds = np.flatnonzero(_bitmap(self.kernel, int(self._bounds[i]), bits))
+        ends = np.append(bounds[1:], bits)
+        first, last = int(self._before[i]) // grain, bits - int(self._behind[i]) // grain
+        chosen = allocated[bounds] & (bounds >= first) & (ends <= last)
+        start, stop = bounds[chosen], ends[chosen]
+        return (
+            start.astype(np.uint64) * np.uint64(grain),
+            (stop - start).astype(np.uint64) * np.uint64(grain),
+        )
 
 
 def _bitmap(kernel: Kernel, address: int, bits: int) -> NDArray[np.bool_]:
