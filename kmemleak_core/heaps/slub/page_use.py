@@ -62,7 +62,7 @@ def page_use(
     for name in _OPAQUE:
         used &= ~pages.used_as(name)
     owned = np.zeros(n, bool)
-    _set(owned, pages.rows_of_structs(areas.frames(kernel)))
+    _set(owned, pages.rows_of_structs(areas.frames(kernel, 4 * n)))
     head = pages.flagged("head") & ~pages.tail
     length = np.bincount(pages.head, minlength=n)
     told = pages.knows("large_kmalloc")

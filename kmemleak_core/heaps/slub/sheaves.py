@@ -124,15 +124,12 @@ def _of_nodes(kernel: Kernel, caches: Caches, name: str, coverage: Coverage) -> 
             per_node(kernel, caches, "node").address, "kmem_cache_node", "barn"
         )
         barns = np.concatenate([barns, of_nodes[of_nodes != 0]])
-    found = []
-    for at in (barns + np.uint64(head.offset)).tolist():
-        first, present = structures.numbers(np.array([at], np.uint64))
-        if not present[0]:
-            continue
-        links, problem = structures.follow(int(first[0]), 0, end=at, most=_MOST_SHEAVES)
-        found.append(links - np.uint64(link.offset))
-        if problem:
-            coverage.add(
-                "heap.slub.barn", f"a node's list of sheaves is cut short: {problem}", address=at
-            )
-    return np.concatenate(found) if found else np.empty(0, np.uint64)
+    heads = np.unique(barns) + np.uint64(head.offset)
+    first, present = structures.numbers(heads)
+    links, _, damaged = structures.follow_many(
+        first[present], 0, end=heads[present], most=_MOST_SHEAVES
+    )
+    damaged += int(np.count_nonzero(~present))
+    if damaged:
+        coverage.add("heap.slub.barn", "nodes' lists of sheaves are cut short", count=damaged)
+    return links - np.uint64(link.offset)

@@ -57,11 +57,11 @@ class Areas:
         mine: NDArray[np.bool_] = (state == wanted) & (self.pages != 0) & (self.page_count != 0)
         return mine
 
-    def frames(self, kernel: Kernel) -> NDArray[np.uint64]:
-        """Return the ``struct page``s behind all areas, ``(m,)`` ``uint64``, in no order."""
-        parts, room = [], kernel.physical.nbytes // 8
+    def frames(self, kernel: Kernel, most: int) -> NDArray[np.uint64]:
+        """Return the ``struct page``s behind all areas, ``(m,)`` ``uint64``, at most so many."""
+        parts, room = [], most
         for pages, count in zip(self.pages.tolist(), self.page_count.tolist(), strict=True):
-            # However many areas claim one array: no more pages than fit into the dump.
+            # Areas can share pages, but not claim more and more of them.
             if pages and 0 < count <= room:
                 try:
                     parts.append(kernel.image.words(pages, count))
@@ -114,34 +114,33 @@ def find_areas(kernel: Kernel, coverage: Coverage) -> Areas:
 
 def _vmap_areas(kernel: Kernel, structures: Structures, coverage: Coverage) -> NDArray[np.uint64]:
     """Return the busy ``vmap_area``s: of one list, or of a tree and list a node (6.9)."""
-    found = []
-    heads = []
+    heads: NDArray[np.uint64] = np.empty(0, np.uint64)
     single = kernel.symbols.address("vmap_area_list")
     table = kernel.symbols.address("vmap_nodes")
     busy = structures.types.member("vmap_node", "busy.head")
     link = structures.types.member("vmap_area", "list.next")
     if link is None:
-        return np.empty(0, np.uint64)
+        return heads
     try:
         if single is not None:
-            heads.append(single)
+            heads = np.array([single], np.uint64)
         elif table is not None and busy is not None:
             size = structures.struct("vmap_node").size
             count = kernel.symbols.address("nr_vmap_nodes")
             n = min(structures.number(count, 4) if count is not None else 1, _MOST_NODES)
-            base = kernel.image.word(table)
-            heads += [base + i * size + busy.offset for i in range(n)]
-        for head in heads:
-            links, problem = structures.follow(
-                kernel.image.word(head), 0, end=head, most=_MOST_AREAS
-            )
-            found.append(links - np.uint64(link.offset))
-            if problem:
-                coverage.add(
-                    "heap.slub.vmalloc-list", f"the list of virtual areas is cut short: {problem}"
-                )
-    except FaultError as error:
-        coverage.add("heap.slub.vmalloc-list", f"the list of virtual areas is cut short: {error}")
-    if not heads:
+            base = np.uint64(kernel.image.word(table))
+            heads = base + np.arange(n, dtype=np.uint64) * np.uint64(size) + np.uint64(busy.offset)
+    except FaultError:
+        pass
+    first, present = structures.numbers(heads)
+    links, _, damaged = structures.follow_many(
+        first[present], 0, end=heads[present], most=_MOST_AREAS
+    )
+    damaged += int(np.count_nonzero(~present))
+    if damaged:
+        coverage.add(
+            "heap.slub.vmalloc-list", "lists of virtual areas are cut short", count=damaged
+        )
+    if not heads.size:
         coverage.add("heap.slub.vmalloc-list", "the kernel's list of virtual areas was not found")
-    return np.concatenate(found) if found else np.empty(0, np.uint64)
+    return links - np.uint64(link.offset)
