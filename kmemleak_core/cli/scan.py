@@ -203,8 +203,8 @@ def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
         default=frozenset(),
         metavar="RULE,…",
         help="with --as kernel, leave out rules: births (objects made after the last scan), ages"
-        " (too young), checksums (modified since), sheaves (what the slab allocator's arrays of free"
-        " objects held before counts as a reference)",
+        " (too young), checksums (modified since), sheaves (what the slab allocator's arrays of"
+        " free objects held before counts as a reference)",
     )
     kernel.add_argument(
         "--records",
