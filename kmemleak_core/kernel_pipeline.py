@@ -44,6 +44,7 @@ ROOT_KINDS = {
     "reserved": "memory that was given out at boot",
     "contents": "pages that come straight from the page allocator",
     "stacks": "the stacks of all tasks",
+    "old-stacks": "the parts of stacks below their pointers: leftovers of calls that returned",
     "phys": "what kmemleak tracks by physical address",
     "registers": "registers of every processor",
 }

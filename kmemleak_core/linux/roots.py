@@ -16,7 +16,7 @@ from .pages import Pages, read_pages
 from .tasks import read_tasks
 
 #: Classes of roots, as switches name them. The kernel itself does not look at registers.
-KINDS = ("percpu", "pages", "stacks", "phys", "registers")
+KINDS = ("percpu", "pages", "stacks", "old-stacks", "phys", "registers")
 
 
 def kernel_roots(
@@ -48,7 +48,9 @@ def kernel_roots(
     -------
     Roots
         ``percpu``: the static per-CPU area of each possible processor; ``pages``: runs of
-        ``struct page`` in use; ``stacks``: those of all tasks, whole; ``phys``;
+        ``struct page`` in use; ``stacks``: of each task the part from its stack pointer on (all
+        of it while it runs), ``old-stacks``: the rest, which only holds what calls that have
+        returned left there; ``phys``;
         ``registers``: of the processors, words. In the kernel's order.
     """
     coverage = kernel.coverage if coverage is None else coverage
@@ -65,9 +67,10 @@ def kernel_roots(
             ]
         except KmemleakError as error:
             coverage.add("kernel.roots", f"struct pages are not scanned: {error}")
-    if "stacks" in kinds and (found is None or found.state.stack_scan):
+    stacks = {"stacks", "old-stacks"} & set(kinds)
+    if stacks and (found is None or found.state.stack_scan):
         try:
-            ranges += _stacks(kernel, coverage)
+            ranges += (r for r in _stacks(kernel, coverage) if r.kind in stacks)
         except KmemleakError as error:
             coverage.add("kernel.roots", f"tasks' stacks are not scanned: {error}")
     if "phys" in kinds and found is not None:
@@ -95,13 +98,18 @@ def _per_cpu(kernel: Kernel, coverage: Coverage) -> list[RootRange]:
 
 def _stacks(kernel: Kernel, coverage: Coverage) -> list[RootRange]:
     tasks = read_tasks(kernel, coverage)
-    return [
-        RootRange(stack, tasks.stack_size, "stacks", f"stack of {comm}/{pid}")
-        for stack, comm, pid in zip(
-            tasks.stack.tolist(), tasks.comm, tasks.pid.tolist(), strict=True
-        )
-        if 0 < stack <= (1 << 64) - tasks.stack_size
-    ]
+    ranges = []
+    for stack, used, comm, pid in zip(
+        tasks.stack.tolist(), tasks.used.tolist(), tasks.comm, tasks.pid.tolist(), strict=True
+    ):
+        end = stack + tasks.stack_size
+        if stack == 0 or end > 1 << 64:
+            continue
+        name = f"stack of {comm}/{pid}"
+        if used > stack:
+            ranges.append(RootRange(stack, used - stack, "old-stacks", f"unused {name}"))
+        ranges.append(RootRange(used, end - used, "stacks", name))
+    return ranges
 
 
 def _physical(kernel: Kernel, found: KernelHeap) -> list[RootRange]:

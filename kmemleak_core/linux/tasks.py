@@ -32,6 +32,9 @@ class Tasks:
         Names.
     stack : ndarray of uint64, shape (n,)
         Lowest address of each kernel stack; 0 for tasks that have given theirs back.
+    used : ndarray of uint64, shape (n,)
+        Where the used part of each stack begins: stacks grow downwards. All of it, of a task
+        that runs or where nothing tells.
     stack_size
         Bytes of each stack: ``THREAD_SIZE``.
     """
@@ -40,6 +43,7 @@ class Tasks:
     pid: NDArray[np.int64]
     comm: tuple[str, ...]
     stack: NDArray[np.uint64]
+    used: NDArray[np.uint64]
     stack_size: int
 
     def __len__(self) -> int:
@@ -79,6 +83,8 @@ def read_tasks(kernel: Kernel, coverage: Coverage) -> Tasks:
         stack[structures.column(task, "task_struct", counter) == 0] = 0
     comm = structures.member("task_struct", "comm")
     text, _ = structures.bytes(task, comm.offset, comm.size)
+    size = _stack_size(kernel, structures, task, coverage)
+    used = _used(structures, task, stack, size)
     if structures.missing:
         coverage.add(
             "kernel.tasks",
@@ -90,8 +96,23 @@ def read_tasks(kernel: Kernel, coverage: Coverage) -> Tasks:
         pid.astype(np.int64),
         tuple(row.tobytes().split(b"\0", 1)[0].decode("latin-1") for row in text),
         stack,
-        _stack_size(kernel, structures, task, coverage),
+        used,
+        size,
     )
+
+
+def _used(
+    structures: Structures, task: NDArray[np.uint64], stack: NDArray[np.uint64], size: int
+) -> NDArray[np.uint64]:
+    """Return the stack pointers of tasks that wait, the stacks' beginnings of all others."""
+    names = ("thread.sp", "thread.cpu_context.sp")  # of x86 and AArch64
+    name = next((n for n in names if structures.has("task_struct", n)), None)
+    if name is None or not structures.has("task_struct", "on_cpu"):
+        return stack.copy()
+    pointer, running = structures.columns(task, "task_struct", name, "on_cpu")
+    word = structures.image.word_size
+    sane = (running == 0) & (pointer >= stack) & (pointer - stack < size)
+    return np.where(sane & (pointer % np.uint64(word) == 0), pointer, stack)
 
 
 def _tasks(kernel: Kernel, structures: Structures, coverage: Coverage) -> NDArray[np.uint64]:

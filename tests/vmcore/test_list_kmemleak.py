@@ -102,9 +102,7 @@ def test_all_is_understood(snapshot):
     assert not list(snapshot.kernel.coverage)
 
 
-@pytest.mark.parametrize(
-    ("kind", "told_as"), [("percpu", "percpu"), ("pages", "page"), ("stacks", "stack")]
-)
+@pytest.mark.parametrize(("kind", "told_as"), [("percpu", "percpu"), ("pages", "page")])
 def test_every_root(snapshot, kind, told_as):
     told = [
         (number(row["start"]), number(row["size"]))
@@ -116,16 +114,28 @@ def test_every_root(snapshot, kind, told_as):
     assert found.kinds == {kind}
 
 
-def test_a_stack_is_called_by_its_task(snapshot):
+def test_every_stack_is_called_by_its_task(snapshot):
     told = {
-        number(row["start"]): row["name"]
+        number(row["start"]) + number(row["size"]): (number(row["size"]), row["name"])
         for row in rows(snapshot.folder / "roots.csv")
         if row["kind"] == "stack"
     }
-    found = kernel_roots(snapshot.kernel, snapshot.found, kinds=["stacks"])
-    assert {r.address: r.name for r in found.ranges} == {
-        address: f"stack of {name}" for address, name in told.items()
+    used = kernel_roots(snapshot.kernel, snapshot.found, kinds=["stacks"])
+    rest = {
+        r.end: r for r in kernel_roots(snapshot.kernel, snapshot.found, kinds=["old-stacks"]).ranges
     }
+    assert len(rest) > 50
+    assert {
+        r.end: (r.size + (rest[r.address].size if r.address in rest else 0), r.name)
+        for r in used.ranges
+    } == {end: (size, f"stack of {name}") for end, (size, name) in told.items()}
+
+
+def test_what_waiting_tasks_use_of_their_stacks_is_little(snapshot):
+    used = kernel_roots(snapshot.kernel, snapshot.found, kinds=["stacks"])
+    waiting = [r for r in used.ranges if r.size < 16384]
+    assert len(waiting) >= len(used.ranges) - len(snapshot.kernel.per_cpu_offsets)
+    assert max(r.size for r in waiting) < 4096
 
 
 def test_registers_are_the_processors(snapshot):

@@ -27,6 +27,8 @@ MEMBERS = {
     "stack": (64, 8),
     "stack_refcount.refs.counter": (72, 4, -1),
     "stack_vm_area": (80, 8),
+    "thread.sp": (88, 8),
+    "on_cpu": (96, 4, -1),
 }
 
 
@@ -90,6 +92,24 @@ def test_stacks_are_roots_that_bear_their_tasks_names():
     roots = kernel_roots(Machine([[1], [2, 5]]).kernel(), kinds=["stacks"])
     assert [(r.address, r.size, r.name) for r in roots.ranges] == [
         (STACKS + STACK * n, STACK, f"stack of task{n}/{n}") for n in (1, 2, 5)
+    ]
+
+
+def test_the_part_of_a_stack_below_its_pointer_is_a_class_of_its_own():
+    machine = Machine([[1], [2], [3]])
+    machine.put(machine.task(1) + 88, machine.stack(1) + 0x3000)
+    machine.put(machine.task(2) + 88, 0xDEAD)  # no pointer into its stack
+    machine.put(machine.task(3) + 88, machine.stack(3) + 0x3000)
+    machine.put(machine.task(3) + 96, 1, 4)  # runs
+    roots = kernel_roots(machine.kernel(), kinds=["stacks", "old-stacks"])
+    assert [
+        (r.kind, r.address - STACKS - STACK * n, r.size)
+        for r, n in zip(roots.ranges, (1, 1, 2, 3), strict=True)
+    ] == [
+        ("old-stacks", 0, 0x3000),
+        ("stacks", 0x3000, 0x1000),
+        ("stacks", 0, STACK),
+        ("stacks", 0, STACK),
     ]
 
 
