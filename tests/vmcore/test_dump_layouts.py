@@ -187,6 +187,24 @@ class TestKdumpElf:
         assert codes(dump) == ["vmcore.filtered", "vmcore.missing"]
 
 
+    def test_a_page_table_that_it_left_out_is_one_of_zeros(self, tmp_path):
+        machine = Machine()
+        machine.leaf(VMALLOC, 21, 40 * PAGE | TABLE)
+        loads = [(0, 0, 30 * PAGE, 50 * PAGE), (0, 50 * PAGE, 14 * PAGE, 14 * PAGE)]
+        dump = opened(tmp_path, machine.elf(loads))
+        assert (codes(dump), dump.image.holes) == (["vmcore.filtered"], ())
+
+    def test_what_another_segment_holds_was_not_left_out(self, tmp_path):
+        loads = [
+            (0, 0, 10 * PAGE, 50 * PAGE),
+            (0, 5 * PAGE, 10 * PAGE, 30 * PAGE),
+            (0, 20 * PAGE, 44 * PAGE, 44 * PAGE),
+        ]
+        dump = opened(tmp_path, Machine().elf(loads))
+        assert dump.machine.missing == 5
+        assert dump.machine.physical.nbytes == (15 + 44) * PAGE
+
+
 class TestKcore:
     def test_memory_without_a_physical_address_is_no_physical_memory(self, tmp_path):
         machine = Machine()

@@ -8,6 +8,8 @@ kernel's code and data twice.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +72,20 @@ class Vmcore:
         path, coverage = source.path, source.coverage
         loads = headers.select((headers.type == PT_LOAD) & (headers.memsz > 0))
         threads, control = processors(notes, header)
+        info = parse_vmcoreinfo(notes.vmcoreinfo)
+        check_architecture(header.architecture, header.word_size, path)
+        physical, left_out = _physical(source.data, loads, coverage)
+        missing = _count(left_out, page_size(info), coverage)
         evidence = Evidence(
             path=path,
             architecture=header.architecture,
             byteorder=header.byteorder,
             word_size=header.word_size,
-            info=parse_vmcoreinfo(notes.vmcoreinfo),
+            info=info,
             phys_base=_phys_base(loads, header),
             control=control,
+            zeros=tuple(left_out),
         )
-        check_architecture(evidence)
-        physical, missing = _physical(source.data, loads, page_size(evidence.info), coverage)
         virtual = _virtual(source.data, loads)
         if not physical.ranges and not virtual:
             raise DumpError(
@@ -88,9 +93,8 @@ class Vmcore:
                 path=path,
                 hint="the dump was cut off: copy it again, or dump the machine again",
             )
-        info = evidence.info
         try:
-            image, info = open_machine(physical, evidence, coverage)
+            image, told = open_machine(physical, evidence, coverage)
         except DumpError as error:
             if not virtual:
                 raise
@@ -100,7 +104,7 @@ class Vmcore:
                 f"the kernel's memory is where the file's headers put it, without modules and "
                 f"vmalloc areas that they leave out: {why}",
             )
-            image = MemoryImage(virtual)
+            image, told = MemoryImage(virtual), info
         return Dump(
             image,
             path=path,
@@ -108,20 +112,21 @@ class Vmcore:
             architecture=header.architecture,
             threads=threads,
             coverage=coverage,
-            machine=Machine(physical, info, missing),
+            machine=Machine(physical, told, missing),
         )
 
 
 def _physical(
-    data: Bytes, loads: ProgramHeaders, frame: int, coverage: Coverage
-) -> tuple[PhysicalMemory, int]:
-    """Return the memory by physical address, and how many frames (of so many bytes) it lacks."""
+    data: Bytes, loads: ProgramHeaders, coverage: Coverage
+) -> tuple[PhysicalMemory, list[PhysicalRange]]:
+    """Return the memory by physical address, and what was left out of it, as zeros."""
     if len(loads) > 1 and not loads.physical.any():
-        return PhysicalMemory([]), 0  # /proc/kcore before Linux 4.8: they are not told
+        return PhysicalMemory([]), []  # /proc/kcore before Linux 4.8: they are not told
     loads = loads.select(loads.physical != _NO_ADDRESS)
     order = np.lexsort((loads.filesz, loads.physical))
     ranges = []
-    reach = cut = filtered = 0
+    left_out = []
+    reach = cut = 0
     for start, offset, filesz, memsz in zip(
         *(c[order].tolist() for c in (loads.physical, loads.offset, loads.filesz, loads.memsz)),
         strict=True,
@@ -129,26 +134,46 @@ def _physical(
         filesz = min(filesz, memsz)
         size = min(filesz, max(0, data.size - offset), max(0, _HIGHEST - start))
         cut += filesz - size
-        filtered += max(0, start + memsz - max(start + filesz, reach))
         # kdump describes the kernel's code and data once more, with their own addresses.
         skipped = max(0, min(reach - start, size))
         if size > skipped:
             ranges.append(PhysicalRange(start + skipped, data[offset + skipped : offset + size]))
             reach = start + size
+        left_out.append((start + filesz, min(start + memsz, _HIGHEST)))
     if cut:
         coverage.add(
             "dump.truncated",
             f"the file is cut off: {cut:,} bytes of memory that it announces are not in it",
             nbytes=cut,
         )
-    if filtered // frame:
+    physical = PhysicalMemory(ranges)
+    return physical, list(_gaps(physical, left_out))
+
+
+def _gaps(physical: PhysicalMemory, ranges: list[tuple[int, int]]) -> Iterator[PhysicalRange]:
+    """Yield the parts of sorted ranges that are not in memory, up to the next that is."""
+    starts, ends = physical.starts.tolist(), physical.ends.tolist()
+    reach = 0
+    for begin, end in ranges:
+        i = bisect_right(starts, begin)
+        begin = max(begin, reach, ends[i - 1] if i else 0)
+        end = min(end, starts[i] if i < len(starts) else end)
+        if begin < end:
+            yield PhysicalRange(begin, np.broadcast_to(np.zeros(1, np.uint8), end - begin))
+            reach = end
+
+
+def _count(left_out: list[PhysicalRange], frame: int, coverage: Coverage) -> int:
+    """Say how many page frames (of so many bytes) were left out."""
+    nbytes = sum(r.data.size for r in left_out)
+    if nbytes // frame:
         coverage.add(
             "vmcore.filtered",
-            f"{filtered // frame:,} page frames were left out when the dump was written",
-            count=filtered // frame,
-            nbytes=filtered,
+            f"{nbytes // frame:,} page frames were left out when the dump was written",
+            count=nbytes // frame,
+            nbytes=nbytes,
         )
-    return PhysicalMemory(ranges), filtered // frame
+    return nbytes // frame
 
 
 def _virtual(data: Bytes, loads: ProgramHeaders) -> list[Segment]:

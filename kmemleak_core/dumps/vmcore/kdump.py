@@ -47,7 +47,7 @@ class Kdump:
         evidence = Evidence(
             path, elf.architecture, info=info, phys_base=header.phys_base, control=control
         )
-        check_architecture(evidence)
+        check_architecture(elf.architecture, elf.word_size, path)
         pages = read_pages(data, header)
         if header.pieces is not None:
             coverage.add(

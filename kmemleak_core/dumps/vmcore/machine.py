@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...coverage import Coverage
 from ...errors import DumpError
 from ...image import ByteOrder, MemoryImage
-from ...physical import PhysicalMemory
+from ...physical import PhysicalMemory, PhysicalRange
 from . import aarch64, x86_64
 from .kernel_memory import kernel_image
 from .page_tables import Mapping, Paging, read_page_tables
@@ -34,6 +34,9 @@ class Evidence:
         As the headers tell it (x86-64); None if they do not.
     control
         A processor's control registers, if known.
+    zeros
+        Memory that was left out of an ELF file. makedumpfile leaves pages of zeros out with the
+        others there, but no other page that is a page table.
     """
 
     path: str
@@ -43,15 +46,16 @@ class Evidence:
     info: MappingType[str, str] = field(default_factory=dict)
     phys_base: int | None = None
     control: Control | None = None
+    zeros: tuple[PhysicalRange, ...] = ()
 
 
-def check_architecture(evidence: Evidence) -> None:
+def check_architecture(architecture: str, word_size: int, path: str) -> None:
     """Raise `DumpError` where the architecture's page tables are not read here."""
-    if evidence.architecture not in ARCHITECTURES or evidence.word_size != 8:
+    if architecture not in ARCHITECTURES or word_size != 8:
         raise DumpError(
-            f"is a dump of a machine of architecture {evidence.architecture} "
-            f"({evidence.word_size * 8}-bit): kernels of {' and '.join(ARCHITECTURES)} are read",
-            path=evidence.path,
+            f"is a dump of a machine of architecture {architecture} ({word_size * 8}-bit): "
+            f"kernels of {' and '.join(ARCHITECTURES)} are read",
+            path=path,
         )
 
 
@@ -70,10 +74,8 @@ def open_machine(
     Raises
     ------
     DumpError
-        The architecture's page tables are not read here, or they cannot be found, or they are
-        not in the dump.
+        The page tables cannot be found, or they are not in the dump.
     """
-    check_architecture(evidence)
     candidates = [evidence.info]
     if not evidence.info:
         found = find_vmcoreinfo(physical)
@@ -114,7 +116,8 @@ def _mapping(
             else "it was filtered too much (makedumpfile -d 31 leaves page tables in), or its "
             "VMCOREINFO is another kernel's",
         )
-    mapping = read_page_tables(physical, root, paging)
+    tables = PhysicalMemory((*physical.ranges, *evidence.zeros)) if evidence.zeros else physical
+    mapping = read_page_tables(tables, root, paging)
     _check(mapping, info, root, evidence.path)
     return mapping, 1 << paging.shifts[-1]
 
