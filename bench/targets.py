@@ -173,6 +173,14 @@ def _targets() -> list[Target]:
                    partial(_noted, "count instructions", 0, what, tool="callgrind"))
             for what, limit in (("filter a word", 3.5), ("resolve a candidate", 50))
         ),
+        *(
+            Target(f"kmemleak scan of a vmcore of {size:,} MB, by {records}", "s", limit, limit,
+                   partial(_seconds, f"kmemleak scan of a vmcore of {size:,} MB, by {records}", 0))
+            for records in ("kmemleak", "slub")
+            for size, limit in ((160, 1), (1024, 3))
+        ),
+        Target("drgn's list of a kernel's slab objects", "times as slow", 10, 10,
+               partial(_slower, "list a kernel's slab objects", 0, "drgn"), higher=True),
         Target("import kmemleak_core", "ms", 150, 150,
                partial(_milliseconds, "bench_python[import kmemleak_core]")),
         Target("kmemleak --help", "ms", 250, 250, partial(_milliseconds, "bench_help[--help]")),
