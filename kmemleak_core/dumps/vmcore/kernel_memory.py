@@ -82,7 +82,7 @@ def _holes(mapping: Mapping, row: NDArray[np.int64], begin: U64, end: U64) -> li
     """What is mapped and lies in no piece."""
     # In units of bytes since the row's start, over all rows one after another: then the pieces
     # are ranges of one line, and the holes are what is between them.
-    base = np.concatenate(([0], np.cumsum(mapping.size))).astype(np.uint64)
+    base = np.concatenate((np.zeros(1, np.uint64), np.cumsum(mapping.size)))
     low = base[:-1][row] + (begin - mapping.physical[row])
     high = base[:-1][row] + (end - mapping.physical[row])
     points = np.sort(np.concatenate([base, low, high]))
