@@ -15,6 +15,16 @@ CACHES = ((0.5, 64, 0), (0.3, 192, 0), (0.2, 512, 2))
 KEY = 0x5BD1_E995_9D2C_5680
 
 
+def make_kernel(count):
+    """Make a kernel of so many slots, most of them allocated."""
+    return make_slabs(
+        [
+            Plan(f"kmalloc-{each}", each, int(count * share), random=KEY, order=order)
+            for share, each, order in CACHES
+        ]
+    )
+
+
 @pytest.fixture(scope="module", params=SIZES)
 def size(request):
     return request.param
@@ -22,12 +32,7 @@ def size(request):
 
 @pytest.fixture(scope="module")
 def slabs(size):
-    return make_slabs(
-        [
-            Plan(f"kmalloc-{each}", each, int(scaled(size) * share), random=KEY, order=order)
-            for share, each, order in CACHES
-        ]
-    )
+    return make_kernel(scaled(size))
 
 
 def bench_slab_objects(benchmark, size, slabs):

@@ -21,8 +21,10 @@ import kmemleak_core as km
 from kmemleak_core._index import ROWS, AddressIndex
 from kmemleak_core._mark import mark
 from kmemleak_core._scan import extract_references
+from kmemleak_core.heaps.slub import SlubHeap
 
 from . import alternatives
+from .bench_slub import make_kernel
 from .measuring import HUGE, free_gigabytes
 from .synthetic import BASE, POINTER_SHARE, SyntheticHeap, fill_words, lay_out, make_heap
 
@@ -66,6 +68,10 @@ def measure(count: int, figures: Figures) -> None:
     for name, call in calls.items():
         if count <= LIMITS.get(name, MOST):
             figures.setdefault(name, {})[count] = best(call) / count * 1e9
+    kernel = make_kernel(count).kernel
+    figures.setdefault("slab objects", {})[count] = (
+        best(lambda: SlubHeap().find(kernel)) / count * 1e9
+    )
 
 
 def _in_python(heap: SyntheticHeap) -> dict[str, Callable[[], Any]]:
@@ -121,7 +127,7 @@ def plot(figures: Figures, out: Path) -> None:
         }
     )
     panels = {
-        "our parts": ["whole scan", "lists", "walk", "index"],
+        "our parts": ["whole scan", "lists", "walk", "index", "slab objects"],
         "finding all references": ["intervaltree", "bisect", "numpy", "lists"],
     }
     colours = {
@@ -129,6 +135,7 @@ def plot(figures: Figures, out: Path) -> None:
         "lists": "#2a9d5c",
         "walk": "#3d85c6",
         "index": "#c27c1a",
+        "slab objects": "#9b6fd0",
         "numpy": "#3d85c6",
         "bisect": "#c27c1a",
         "intervaltree": "#9b6fd0",
