@@ -193,7 +193,7 @@ def _by_slub(
     with clock("roots"):
         roots = memory.roots().without(no_roots)
     with clock("scan"):
-        objects = live_parts(kernel, heap.objects, kernel.coverage)
+        objects = live_parts(kernel, heap.objects, roots, kernel.coverage)
         result = scan_image(kernel.image, objects, roots, **how)
     differences: tuple[Difference, ...] = ()
     found = find_kmemleak(kernel)

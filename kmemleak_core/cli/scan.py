@@ -89,7 +89,8 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         default=frozenset(),
         metavar="CLASS,…",
         help="leave out classes of roots: registers, stacks, tls, data, anonymous, readonly;"
-        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, phys, registers;"
+        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, old-stacks"
+        " (their unused parts), phys, registers;"
         " with plain memory, kinds of the roots file",
     )
     what.add_argument(

@@ -14,6 +14,7 @@ from kmemleak_core.linux.kmemleak_report import kernel_records
 from kmemleak_core.linux.roots import kernel_roots
 from kmemleak_core.linux.verdict import AS_KERNEL, AS_NOW, find_verdict
 from kmemleak_core.report.kernel_layouts import format_record
+from kmemleak_core.roots import Roots
 
 from ..builders.kmemleak import (
     BASE,
@@ -202,6 +203,47 @@ class TestRules:
         assert rules.reported.tolist() == [True]
         surprises = compare(kernel, found, rules, rules).surprises
         assert {reason.name: n for reason, n in surprises.items()} == {"CHANGED_BETWEEN": 1}
+
+
+class TestLeftovers:
+    """What a sheaf held before, or lies below a stack pointer, refers to nothing any more."""
+
+    @pytest.fixture
+    def sheaf(self, monkeypatch):
+        """An object whose first 32 bytes hold B; what it held before is C."""
+        monkeypatch.setattr(
+            "kmemleak_core.heaps.slub.sheaves.used_parts",
+            lambda kernel, coverage: (np.array([A], np.uint64), np.array([32], np.uint64)),
+        )
+        return Guest([Tracked(A, min_count=0), Tracked(B), Tracked(C)], {A + 24: B, A + 32: C})
+
+    @pytest.mark.parametrize("low_memory", [False, True])
+    def test_in_sheaves(self, sheaf, low_memory):
+        kernel = sheaf.build()
+        found = find_kmemleak(kernel)
+        assert found is not None
+        now = find_verdict(kernel, found, AS_NOW, low_memory=low_memory)
+        rules = find_verdict(kernel, found, AS_KERNEL, base=now.base)
+        assert now.reported.tolist() == [False, False, True]
+        assert rules.reported.tolist() == [False, False, False]
+        differences = compare(kernel, found, now, rules).differences
+        assert {reason.name: n for reason, n in differences.items()} == {"IN_SHEAF": 1}
+
+    @pytest.mark.parametrize(
+        ("roots", "reported"),
+        [
+            ([("stacks", 32, 32), ("old-stacks", 0, 32)], [False, False, False]),
+            ([("stacks", 32, 32)], [False, True, False]),
+        ],
+    )
+    def test_on_stacks_whose_unused_parts_are_no_roots(self, roots, reported):
+        guest = Guest([Tracked(A, min_count=0), Tracked(B), Tracked(C)], {A + 24: B, A + 32: C})
+        kernel = guest.build()
+        found = find_kmemleak(kernel)
+        assert found is not None
+        ranges = [(A + offset, size, kind) for kind, offset, size in roots]
+        now = find_verdict(kernel, found, AS_NOW, roots=Roots.from_ranges(ranges))
+        assert now.reported.tolist() == reported
 
 
 class TestOff:
