@@ -11,7 +11,7 @@ from kmemleak_core.errors import DumpError
 from kmemleak_core.heaps.slub import SlubHeap, read_memory
 
 from ..builders.kernel import DIRECT_MAP, PAGE, PAGE_ARRAY, kernel_of
-from ..builders.slub import HEAD, NOLEAKTRACE, STRUCT, Plan, make_slabs
+from ..builders.slub import HEAD, NOLEAKTRACE, STORE_USER, STRUCT, Plan, make_slabs
 
 KEY = 0x0123_4567_89AB_CDEF
 PLANS = [
@@ -97,6 +97,61 @@ def test_what_lies_in_sheaves_is_free():
     found, heap = found_in(made)
     assert found["kmalloc-64"].tolist() == sorted(set(made.allocated["kmalloc-64"]) - set(kept))
     assert heap.counters["objects_in_sheaves"] == kept.size
+
+
+def test_objects_whose_kernel_keeps_who_asked_for_them():
+    made = make_slabs(
+        [Plan("plain", 64, 40), Plan("kept", 160, 40, object_size=64, offset=64, flags=STORE_USER)]
+    )
+    # Frames in the track itself, as before Linux 5.16; it lies behind the freelist's pointer.
+    track = {"addr": (0, 8), "addrs": (8, 24, 3), "pid": (36, 4, -1), "when": (40, 8)}
+    made.kernel.types.layouts["track"] = (48, track)
+    kept = made.allocated["kept"].tolist()
+    for i, address in enumerate(kept):
+        at = address - DIRECT_MAP + 72
+        made.memory[at : at + 32].view("<u8")[:] = (0x1000, 0x2000 + i % 3, 0x3000, 0)
+        made.memory[at + 36 : at + 40].view("<i4")[0] = i
+        made.memory[at + 40 : at + 48].view("<u8")[0] = 4711 + i
+    heap = SlubHeap().find(made.kernel)
+    rows = np.searchsorted(heap.objects.address, made.allocated["kept"])
+    known = heap.provenance
+    assert known.pid[rows].tolist() == list(range(len(kept)))
+    assert known.birth[rows].tolist() == [4711 + i for i in range(len(kept))]
+    expected = [(0x2000 + i % 3, 0x3000) for i in range(len(kept))]
+    assert [known.traces[t] for t in known.trace[rows]] == expected
+    assert len(known.traces) == 3
+    others = np.searchsorted(heap.objects.address, made.allocated["plain"])
+    assert set(known.trace[others].tolist()) == {-1}
+
+
+def test_objects_of_kfence_lie_in_pages_of_their_own():
+    made = make_slabs([*PLANS, Plan("pool", 64, 600)])
+    # The pool is made of pages that look like slabs, every other one a guard.
+    first = DIRECT_MAP + int(made.slabs["pool"][0]) * PAGE
+    del made.allocated["pool"]
+    members = {"addr": (8, 8), "size": (16, 8), "state": (24, 4), "cache": (32, 8)}
+    types, symbols = made.kernel.types, made.kernel.symbols.addresses
+    types.layouts["kfence_metadata"] = (64, members)
+    symbols["__kfence_pool"] = DIRECT_MAP + 40 * PAGE
+    symbols["kfence_metadata"] = DIRECT_MAP + 41 * PAGE
+    made.word(symbols["__kfence_pool"])[0] = first
+    cache = DIRECT_MAP + PAGE  # the first: kmalloc-64
+    for i, (state, size) in enumerate([(1, 24), (0, 64), (2, 64), (1, 64)]):
+        at = (41 * PAGE + 64 * i) // 8
+        # At either end of the page, so that what is beyond it faults.
+        address = first + (2 * i + 2) * PAGE + (PAGE - size if i % 2 else 0)
+        made.memory.view("<u8")[at + 1 : at + 5] = (address, size, state, cache)
+    heap = SlubHeap().find(made.kernel)
+    assert heap.counters["kfence_objects"] == 2
+    kinds = np.array(list(heap.provenance.kinds), object)[heap.provenance.kind]
+    fenced = kinds == "kmalloc-64 (kfence)"
+    assert heap.objects.address[fenced].tolist() == [
+        first + 2 * PAGE,
+        first + 9 * PAGE - 64,
+    ]
+    assert heap.objects.size[fenced].tolist() == [24, 64]
+    in_pool = (heap.objects.address >= first) & (heap.objects.address < first + 10 * PAGE)
+    assert np.count_nonzero(in_pool) == 2
 
 
 class TestDamage:
