@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .coverage import Coverage
 from .dump import Dump
-from .errors import HeapError, UsageError
+from .errors import DumpError, HeapError, UsageError
 from .heaps import Heap
 from .kernel_findings import Difference, KernelFindings
 from .kernel_record import KernelRecord
@@ -82,7 +82,6 @@ class KernelLeaks:
 def find_kernel_objects(dump: Dump, options: KernelOptions) -> Heap:
     """Find all objects of a kernel, with what is known of each; errors as `find_kernel_leaks`."""
     from .linux.kmemleak import find_kmemleak
-    from .linux.pages import read_pages
 
     kernel = open_kernel(dump, vmlinux=options.vmlinux, layout=options.layout)
     found = find_kmemleak(kernel) if options.records != "slub" else None
@@ -92,7 +91,7 @@ def find_kernel_objects(dump: Dump, options: KernelOptions) -> Heap:
     else:
         heap = copy.copy(found.heap)
         every = np.arange(len(heap.objects))
-        heap.provenance = _with_caches(kernel, read_pages(kernel), heap, every)
+        heap.provenance = _with_caches(kernel, _pages(kernel), heap, every)
     heap.coverage.extend(kernel.coverage)
     return heap
 
@@ -214,12 +213,13 @@ def _by_kmemleak(
     no_roots: frozenset[str],
     how: Mapping[str, Any],
 ) -> KernelLeaks:
-    from .linux.pages import read_pages
     from .linux.verdict import AS_KERNEL, AS_NOW, find_verdict, rules_named, stored_reported
 
     with clock("roots"):
-        pages = read_pages(kernel)
+        pages = _pages(kernel)
         kinds = {kind for kind in KINDS if kind not in no_roots}
+        if pages is None:
+            kinds.discard("pages")
         roots = kernel_roots(kernel, found, kinds=kinds, pages=pages)
     shown = _without(rules_named(options.verdict), options.no_rules)
     with clock("scan"):
@@ -244,6 +244,19 @@ def _records(
     from .linux.kmemleak_report import kernel_records, report_layout
 
     return report_layout(kernel), kernel_records(kernel, found, rows)
+
+
+def _pages(kernel: Kernel) -> Pages | None:
+    """Read the array of struct pages; a dump that is cut short may lack it."""
+    from .linux.pages import read_pages
+
+    try:
+        return read_pages(kernel)
+    except DumpError as error:
+        kernel.coverage.add(
+            "kernel.pages", f"struct pages are not scanned, nor are objects' caches told: {error}"
+        )
+        return None
 
 
 def _without(rules: Rules, without: frozenset[str]) -> Rules:
@@ -300,13 +313,13 @@ def _differences(
 
 
 def _with_caches(
-    kernel: Kernel, pages: Pages, heap: Heap, rows: NDArray[np.int64]
+    kernel: Kernel, pages: Pages | None, heap: Heap, rows: NDArray[np.int64]
 ) -> Provenance | None:
     """Return kmemleak's provenance with the slab caches of the leaks."""
     from .heaps.slub.naming import kinds_of
 
     provenance = heap.provenance
-    if provenance is None or provenance.kind is None:
+    if provenance is None or provenance.kind is None or pages is None:
         return provenance
     kind = provenance.kind.copy()
     unknown = rows[kind[rows] < 0]

@@ -14,7 +14,7 @@ import numpy as np
 from . import workers
 from .coverage import Coverage
 from .dump import Dump
-from .errors import HeapError, UsageError
+from .errors import DumpError, HeapError, UsageError
 from .heaps import Heap, finders
 from .image import ByteOrder
 from .leaks import group_leaks
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 #: In which order leaks are told.
 Order = Literal["allocation", "address", "size"]
+
+#: Notes on dumps that lack what their header announces.
+_INCOMPLETE = ("dump.truncated", "vmcore.filtered")
 
 #: Called as each part begins, with what is being done.
 Progress = Callable[[str], None]
@@ -323,16 +326,25 @@ def _kernel_leaks(
     if options.sysroot is not None:
         raise UsageError("a sysroot says nothing about a kernel")
     _check_classes(options.no_roots, ROOT_KINDS)
-    found = find_kernel_leaks(
-        dump,
-        options.kernel,
-        _scan_options(options, end_pointers=False),
-        clock,
-        coverage,
-        no_roots=options.no_roots,
-        threads=options.threads,
-        low_memory=options.low_memory,
-    )
+    try:
+        found = find_kernel_leaks(
+            dump,
+            options.kernel,
+            _scan_options(options, end_pointers=False),
+            clock,
+            coverage,
+            no_roots=options.no_roots,
+            threads=options.threads,
+            low_memory=options.low_memory,
+        )
+    except DumpError as error:
+        # What is not there may be what was wanted.
+        missing = next((n for n in dump.coverage if n.code in _INCOMPLETE), None)
+        if missing is None:
+            raise
+        raise DumpError(
+            f"{error.args[0]}: {missing.message}", hint=error.hint or "copy the dump again"
+        ) from error
     return dump, found.heap, found.roots, found.result, found.findings, found.records
 
 

@@ -177,3 +177,11 @@ def test_by_the_allocators_books_the_kernels_leaks_are_found_and_others_explaine
 def test_the_books_leaks_are_grouped_by_cache(reports):
     report = reports("snap1", records="slub")
     assert {g.origin.kind for g in report.groups} >= {"kmalloc-96", "kmalloc-4k", "vmalloc"}
+
+
+def test_a_dump_that_is_cut_off_is_told_so(vmcores, tmp_path, capsys):
+    short = tmp_path / "vmcore"
+    with vmcores("snap1").open("rb") as whole:
+        short.write_bytes(whole.read(100_000_000))
+    assert main(["scan", str(short)]) == 3
+    assert "cut off" in capsys.readouterr().err
