@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ..errors import FaultError, UsageError
 from ..kernel_record import KernelFrame, KernelRecord
 from ..report.kernel_layouts import LAYOUTS, Layout, layout_named
+from .hashed_pointers import HashedPointers
 from .kernel import Kernel
 from .kmemleak import KernelHeap
 from .kmemleak_list import SPACES, KernelFlags
@@ -69,10 +70,12 @@ def kernel_records(
     Returns
     -------
     list of KernelRecord
-        Symbols are those of the dump's moment. Addresses of frames are None: the kernel prints
-        hashes of them, or nothing. Content that is not in the dump is None.
+        Symbols are those of the dump's moment. Addresses of frames are the hashes that
+        the kernel prints; None where it had no key for them. Content that is not in the dump is
+        None.
     """
     records, state = found.records, found.state
+    printed = HashedPointers(kernel)
     names: dict[int, tuple[KernelFrame, ...]] = {}
     ticks = max(1, state.min_age // _MIN_AGE)
     mask = (1 << (8 * kernel.image.word_size)) - 1
@@ -83,7 +86,9 @@ def kernel_records(
         trace = int(records.trace[i])
         if trace not in names:
             frames = records.traces[trace] if trace >= 0 else ()
-            names[trace] = tuple(KernelFrame(None, kernel.symbols.text(a)) for a in frames)
+            names[trace] = tuple(
+                KernelFrame(printed.text(a), kernel.symbols.text(a)) for a in frames
+            )
         address, size = int(records.address[i]), int(records.size[i])
         per_cpu = bool(records.flags[i] & KernelFlags.PERCPU)
         born = int(records.jiffies[i]) & mask

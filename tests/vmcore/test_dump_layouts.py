@@ -186,7 +186,6 @@ class TestKdumpElf:
         assert [(h.address, h.size) for h in dump.image.holes] == [(VMALLOC + 4 * PAGE, 6 * PAGE)]
         assert codes(dump) == ["vmcore.filtered", "vmcore.missing"]
 
-
     def test_a_page_table_that_it_left_out_is_one_of_zeros(self, tmp_path):
         machine = Machine()
         machine.leaf(VMALLOC, 21, 40 * PAGE | TABLE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,8 +72,6 @@ class TestAsKernel:
         layout = report_layout(case.kernel)
         text = "".join(f"{line}\n" for r in records for line in format_record(r, layout))
         told = (case.folder / "kernel_report.txt").read_text("latin-1")
-        # Frames have hashes of their addresses, which nothing but the running kernel tells.
-        told = re.sub(r"^    \[<[^>]+>\]", "    [<(____ptrval____)>]", told, flags=re.MULTILINE)
         assert text == told
 
     def test_the_layout_is_told_by_the_kernels_own_format_strings(self, case):

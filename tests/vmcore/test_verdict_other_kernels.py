@@ -59,7 +59,7 @@ def test_the_kernels_text_record_by_record(judged):
         for processor in range(len(kernel.per_cpu_offsets))
     ]
     told = re.split(r"^(?=unreferenced object)", report.read_text("latin-1"), flags=re.MULTILINE)
-    told = [re.sub(r"\[<[0-9a-f]+>\]", "[<(____ptrval____)>]", text) for text in told if text]
+    told = [text for text in told if text]
     mine = list(zip(*texts, strict=True))
     if not sheaves(kernel):
         assert len(told) == len(mine)
