@@ -17,7 +17,7 @@ import zstandard
 
 from kmemleak_core.dumps import open_dump
 from kmemleak_core.kernel_pipeline import find_kernel_objects
-from kmemleak_core.pipeline import KernelOptions
+from kmemleak_core.options import KernelOptions
 
 from .cores import kmemleak
 from .measuring import SMOKE, measure

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .live import BufferMemory, CallbackMemory, LiveMemory, ProcessMemory
     from .logs.events import open_events
     from .objects import BLACK, GREY, ObjectFlags, ObjectTable
-    from .pipeline import AnalyseOptions, RawSource, analyse, scan
+    from .options import AnalyseOptions, KernelOptions, RawSource
+    from .pipeline import analyse, scan
     from .replay import Replay, replay
     from .report.model import Report
     from .roots import RootRange, Roots, RootWord
@@ -37,6 +38,7 @@ __all__ = [
     "FaultError",
     "HeapError",
     "Hole",
+    "KernelOptions",
     "Kmemleak",
     "KmemleakError",
     "Leak",
@@ -97,7 +99,8 @@ export(
         "live": ("BufferMemory", "CallbackMemory", "LiveMemory", "ProcessMemory"),
         "logs.events": ("open_events",),
         "objects": ("BLACK", "GREY", "ObjectFlags", "ObjectTable"),
-        "pipeline": ("AnalyseOptions", "RawSource", "analyse", "scan"),
+        "options": ("AnalyseOptions", "KernelOptions", "RawSource"),
+        "pipeline": ("analyse", "scan"),
         "replay": ("Replay", "replay"),
         "report.model": ("Report",),
         "roots": ("RootRange", "RootWord", "Roots"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .clock import Clock
 from .coverage import Coverage
 from .dump import Dump
 from .errors import DumpError, HeapError, UsageError
@@ -20,6 +21,7 @@ from .kernel_record import KernelRecord
 from .linux.kernel import Kernel, open_kernel
 from .linux.roots import KINDS, kernel_roots
 from .objects import ObjectTable
+from .options import KernelOptions, VerdictName
 from .provenance import Provenance
 from .roots import Roots
 from .scan import ScanOptions, ScanResult, scan_image
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from .linux.kmemleak import KernelHeap
     from .linux.pages import Pages
     from .linux.verdict import Rules, Verdict
-    from .pipeline import Clock, KernelOptions, VerdictName
     from .report.kernel_layouts import Layout
     from .report.model import RecordsOf
 

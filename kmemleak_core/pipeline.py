@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import workers
+from .clock import Clock, Progress
 from .coverage import Coverage
 from .dump import Dump
 from .errors import DumpError, HeapError, UsageError
 from .heaps import Heap, finders
-from .image import ByteOrder
 from .leaks import group_leaks
 from .objects import ObjectTable
+from .options import AnalyseOptions, KernelOptions, RawSource
 from .report.model import Report, ReportSource, Summary
 from .roots import Roots
 from .scan import ScanOptions, ScanResult, scan_image
@@ -27,122 +27,8 @@ if TYPE_CHECKING:
     from .kernel_findings import KernelFindings
     from .report.model import RecordsOf
 
-#: In which order leaks are told.
-Order = Literal["allocation", "address", "size"]
-
 #: Notes on dumps that lack what their header announces.
 _INCOMPLETE = ("dump.truncated", "vmcore.filtered")
-
-#: Called as each part begins, with what is being done.
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RawSource:
-    """Memory and tables in plain files, for dumps of anything.
-
-    Parameters
-    ----------
-    memory
-        ``"ADDRESS:FILE"`` each: the file's bytes are the memory at that address.
-    objects
-        Table of allocated objects (CSV, JSONL or npz; columns in `kmemleak_core.dumps.raw`), or
-        None with `events`.
-    roots
-        Table of root ranges and root words; None for no roots at all.
-    scan_areas
-        Table of scan areas; None if objects are scanned as a whole.
-    word_size, byteorder
-        As in `MemoryImage`.
-    events
-        Instead of `objects`: a log of allocations and frees (`kmemleak_core.logs.events`); what
-        is live at its end is what is scanned.
-    """
-
-    memory: tuple[str, ...]
-    objects: Path | None = None
-    roots: Path | None = None
-    scan_areas: Path | None = None
-    word_size: int = 8
-    byteorder: ByteOrder = "little"
-    events: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AnalyseOptions:
-    """What an analysis is asked to do; every default is the usual answer.
-
-    Parameters
-    ----------
-    sysroot
-        Folder that holds the mapped files, for the pages that the dump lacks.
-    no_roots
-        Classes of roots to leave out; for a process the keys of `process_roots.ROOT_KINDS`, for
-        a kernel those of `kernel_pipeline.ROOT_KINDS`.
-    pointer_mask
-        Bits of a word that make up an address; the others are a tag.
-    alignment
-        Bytes between two words that are looked at; None for the word size.
-    end_pointers
-        Whether a pointer one past an object's end refers to it; None: in a malloc heap it does.
-    interior
-        Whether a pointer into the middle of an object refers to it.
-    order
-        In which order leaks are told.
-    threads
-        How many may work at once; None: as many as this process may use processors.
-    low_memory
-        Keep no reference graph; the report is the same.
-    kernel
-        What is asked of a kernel's dump.
-    """
-
-    sysroot: Path | None = None
-    no_roots: frozenset[str] = frozenset()
-    pointer_mask: int = (1 << 64) - 1
-    alignment: int | None = None
-    end_pointers: bool | None = None
-    interior: bool = True
-    order: Order = "allocation"
-    threads: int | None = None
-    low_memory: bool = False
-    kernel: KernelOptions = field(default_factory=lambda: KernelOptions())
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"{self.threads} threads cannot scan: ask for 1 or more")
-
-
-#: Whose records tell what a kernel has allocated.
-Records = Literal["auto", "kmemleak", "slub"]
-#: Whose verdict on a kernel's objects is shown: the frozen image's, or the running kernel's.
-VerdictName = Literal["now", "kernel"]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelOptions:
-    """What is asked of an analysis where the dump is of a whole machine.
-
-    Parameters
-    ----------
-    vmlinux, layout
-        Where the kernel's types come from, instead of its own BTF: see
-        `kmemleak_core.linux.kernel.open_kernel`.
-    records
-        Whose records tell what is allocated; ``"auto"``: kmemleak's, where the kernel has them.
-    verdict
-        ``"now"``: of the image as it stands; ``"kernel"``: what the running kernel would have
-        reported after its last scan.
-    no_rules
-        Rules of the kernel's verdict that do not hold: ``"births"``, ``"ages"``,
-        ``"checksums"`` (`kmemleak_core.linux.verdict.Rules`).
-    """
-
-    vmlinux: Path | None = None
-    layout: Path | None = None
-    records: Records = "auto"
-    verdict: VerdictName = "now"
-    no_rules: frozenset[str] = frozenset()
 
 
 def analyse(
@@ -254,28 +140,6 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
     except TypeError as error:
         raise UsageError(f"scan: {error}") from None
     return analyse(source, asked)
-
-
-class Clock:
-    """Times the parts of an analysis and tells of each as it begins."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-        self._part = ""
-        self._began = 0.0
-
-    def __call__(self, part: str) -> Clock:
-        """Name the part that is entered next."""
-        self._part = part
-        return self
-
-    def __enter__(self) -> None:
-        self._progress(self._part)
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[f"{self._part}_seconds"] = time.perf_counter() - self._began
 
 
 def _find_leaks(

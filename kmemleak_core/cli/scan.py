@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from . import output, values
+from .kernel_source import add_kernel_source
 
 if TYPE_CHECKING:
-    from ..pipeline import AnalyseOptions, RawSource
+    from ..options import AnalyseOptions, RawSource
     from ..report import Report
 
 _DESCRIPTION = """\
@@ -207,26 +208,7 @@ def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
         " (too young), checksums (modified since), sheaves (what the slab allocator's arrays of"
         " free objects held before counts as a reference)",
     )
-    kernel.add_argument(
-        "--records",
-        choices=("auto", "kmemleak", "slub"),
-        default="auto",
-        help="what tells which objects there are: kmemleak's records (default where the kernel"
-        " has them), or the books of its allocators",
-    )
-    types = kernel.add_mutually_exclusive_group()
-    types.add_argument(
-        "--vmlinux",
-        type=Path,
-        metavar="FILE",
-        help="the kernel's file with debugging symbols, where the kernel carries no types (BTF)",
-    )
-    types.add_argument(
-        "--layout",
-        type=Path,
-        metavar="FILE",
-        help="instead: what `kmemleak vmcore layout` made of it",
-    )
+    add_kernel_source(kernel)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -234,7 +216,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = _source(arguments)
     output.check_output(arguments.output, arguments.force)
 
-    from ..pipeline import AnalyseOptions, KernelOptions, analyse
+    from ..options import AnalyseOptions, KernelOptions
+    from ..pipeline import analyse
     from ..report import RenderOptions, renderer
 
     chosen = renderer(arguments.format)
@@ -305,7 +288,7 @@ def _source(arguments: argparse.Namespace) -> Path | RawSource:
         if name not in given and not (name == "--objects" and "--events" in given):
             raise UsageError(f"plain memory needs {name}", hint="kmemleak scan --help")
 
-    from ..pipeline import RawSource
+    from ..options import RawSource
 
     return RawSource(
         memory=tuple(arguments.memory),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..report.escape import printable
 from . import output
+from .kernel_source import add_kernel_source
 
 _DESCRIPTION = """\
 Helps with the dumps of kernels; `kmemleak scan vmcore` finds what leaks in one.
@@ -74,22 +75,14 @@ def _prepare_objects(tasks: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.set_defaults(run=run_objects)
     parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump")
-    parser.add_argument(
-        "--records",
-        choices=("auto", "kmemleak", "slub"),
-        default="auto",
-        help="whose records: kmemleak's (default where the kernel has them), or its allocators'",
-    )
-    types = parser.add_mutually_exclusive_group()
-    types.add_argument(
-        "--vmlinux", type=Path, metavar="FILE", help="the kernel's file with debugging symbols"
-    )
-    types.add_argument(
-        "--layout", type=Path, metavar="FILE", help="what `kmemleak vmcore layout` made of it"
-    )
+    add_kernel_source(parser)
     parser.add_argument(
         "--format", choices=("csv", "jsonl", "npz"), help="(default: by the file's name, else csv)"
     )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
     )
@@ -115,7 +108,7 @@ def run_objects(arguments: argparse.Namespace) -> int:
         raise DumpError("is no dump of a kernel", path=str(arguments.vmcore))
 
     from ..kernel_pipeline import find_kernel_objects
-    from ..pipeline import KernelOptions
+    from ..options import KernelOptions
     from ..report.objects_table import write_arrays, write_objects
 
     heap = find_kernel_objects(
@@ -145,10 +138,7 @@ def _prepare_layout(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "vmlinux", type=Path, metavar="VMLINUX", help="the kernel's file, with debugging symbols"
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
-    )
-    parser.add_argument("--force", action="store_true", help="replace the file")
+    _add_output(parser)
 
 
 def run_layout(arguments: argparse.Namespace) -> int:
