@@ -1,0 +1,210 @@
+"""Turns the plan of a guest into a folder: its memory, and what its kernel said just before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+from . import initramfs, qemu
+from .packages import RigError, fetch
+
+HERE = Path(__file__).parent
+#: Loaded into every guest that has them; the first one is what tells QEMU of VMCOREINFO.
+MODULES = ("qemu_fw_cfg", "loop", "overlay", "dummy", "tun", "veth", "nf_tables", "xfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which guest is booted, and what is dumped.
+
+    Parameters
+    ----------
+    suite, architecture
+        Whose kernel.
+    memory
+        Megabytes.
+    append
+        Words for the kernel's command line.
+    levels
+        Of an x86-64 guest's page tables.
+    forms
+        Further forms in which QEMU writes the first dump (``kdump-zlib``).
+    snapshots
+        Names of the dumps that one boot makes: ``plain`` is the guest as it is; before
+        ``shrunk``, each cache gives up what its processors hold.
+    """
+
+    suite: str
+    architecture: str = "amd64"
+    memory: int = 192
+    append: str = ""
+    levels: int = 4
+    forms: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ("plain", "shrunk")
+
+    @property
+    def key(self) -> str:
+        """What tells it from other plans, and from what other versions of the rig made of it."""
+        digest = hashlib.sha256(repr(self).encode())
+        for file in sorted(HERE.glob("*.[ps][yh]")):
+            digest.update(file.read_bytes())
+        return f"{self.suite}-{self.architecture}-{digest.hexdigest()[:12]}"
+
+
+#: The guests that tests ask for.
+GUESTS = {
+    "bookworm": Plan("bookworm", forms=("kdump-zlib",)),
+    "bookworm-debug": Plan("bookworm", append="slab_debug=FZPU slub_debug=FZPU"),
+    "trixie": Plan("trixie"),
+    "forky": Plan("forky"),
+    "sid": Plan("sid"),
+    "five-levels": Plan("trixie", levels=5),
+    "arm64": Plan("trixie", "arm64"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A dump and what the guest's kernel said just before it was made.
+
+    Parameters
+    ----------
+    folder
+        Where ``vmcore.elf`` and a text per name (``slabinfo.txt``, ``kallsyms.txt``, …) lie.
+    """
+
+    folder: Path
+
+    @property
+    def vmcore(self) -> Path:
+        """The dump, ELF as QEMU writes it."""
+        return self.folder / "vmcore.elf"
+
+    def text(self, name: str) -> str:
+        """Return what the guest printed under a name."""
+        return (self.folder / f"{name}.txt").read_text("latin-1")
+
+
+def make(plan: Plan, out: Path, *, cache: Path | None = None) -> dict[str, Fresh]:
+    """Boot a guest and dump it.
+
+    Parameters
+    ----------
+    plan
+        Which one.
+    out
+        A folder that is created; each snapshot gets a folder of its own in it.
+    cache
+        Where downloaded packages are kept.
+
+    Returns
+    -------
+    dict
+        The dumps by snapshot.
+
+    Raises
+    ------
+    RigError
+        Something that it takes is missing here.
+    """
+    started = time.monotonic()
+    packages = fetch(plan.suite, plan.architecture, cache or cache_folder())
+    took = {"packages": time.monotonic() - started}
+    out.mkdir(parents=True, exist_ok=True)
+    archive = out / "initramfs.cpio"
+    loaded = initramfs.modules(packages, MODULES)
+    files = {f"modules/{name}.ko": content for name, content in loaded.items()}
+    files["modules/order"] = "\n".join([*loaded, ""]).encode()
+    files["bin/busybox"] = packages.busybox.read_bytes()
+    files["init"] = (HERE / "init.sh").read_bytes()
+    archive.write_bytes(initramfs.build(files, programs=("bin/busybox", "init")))
+    machine = qemu.arm() if plan.architecture == "arm64" else qemu.x86(levels=plan.levels)
+    shutil.copy(packages.config, out / "config")
+    found = boot(plan, machine, packages.image, archive, out, took)
+    about = {**asdict(plan), "release": packages.release, "package": packages.version}
+    about |= {"machine": machine.options, "seconds": {k: round(v, 1) for k, v in took.items()}}
+    (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    archive.unlink()
+    return found
+
+
+def boot(
+    plan: Plan,
+    machine: qemu.Machine,
+    kernel: Path,
+    archive: Path,
+    out: Path,
+    took: dict[str, float],
+) -> dict[str, Fresh]:
+    """Run a guest up to its last dump; seconds that the steps take are added to `took`."""
+    started = time.monotonic()
+    append = f"{plan.append} {qemu.names(plan.snapshots)}"
+    found: dict[str, Fresh] = {}
+    with qemu.Guest(machine, kernel, archive, out, memory=plan.memory, append=append) as guest:
+        while (asked := guest.asked()) != "done":
+            name = asked.removeprefix("dump ")
+            guest.command("stop")
+            took[f"up to {name}"] = time.monotonic() - started
+            folder = out / name
+            folder.mkdir(exist_ok=True)
+            guest.dump(folder / "vmcore.elf")
+            for form in plan.forms if not found else ():
+                guest.dump(folder / f"vmcore.{form}", form)
+            (folder / "registers.txt").write_text(guest.monitor("info registers -a"))
+            found[name] = Fresh(folder)
+            guest.command("cont")
+            guest.answer()
+        took["dumped"] = time.monotonic() - started
+    for name, texts in qemu.sections((out / "texts.raw").read_bytes()).items():
+        for key, text in texts.items():
+            (out / name / f"{key}.txt").write_text(text, "latin-1")
+    (out / "texts.raw").unlink()
+    return found
+
+
+def cache_folder() -> Path:
+    """Return where packages and dumps are kept: ``KMEMLEAK_RIG_CACHE``, or the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kmemleak-rig"
+    return Path(os.environ.get("KMEMLEAK_RIG_CACHE", default))
+
+
+def fresh(name: str) -> dict[str, Fresh]:
+    """Return a guest's dumps by snapshot, made unless they are in the cache.
+
+    Raises
+    ------
+    RigError
+        Something that it takes is missing here.
+    """
+    return kept(GUESTS[name])
+
+
+def kept(plan: Plan) -> dict[str, Fresh]:
+    """Return the dumps of a plan, made unless they are in the cache."""
+    dumps = cache_folder() / "dumps"
+    dumps.mkdir(parents=True, exist_ok=True)
+    folder = dumps / plan.key
+    with (dumps / f"{plan.key}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=dumps) as working:
+                make(plan, Path(working) / "made")
+                (Path(working) / "made").rename(folder)
+    return {snapshot: Fresh(folder / snapshot) for snapshot in plan.snapshots}
+
+
+def planned(suite: str, words: Sequence[str] = (), **changes: object) -> Plan:
+    """Return the plan of a suite's usual guest with changes."""
+    plan = GUESTS.get(suite, Plan(suite))
+    return replace(plan, append=" ".join(words) or plan.append, **changes)  # type: ignore[arg-type]
+
+
+__all__ = ["GUESTS", "Fresh", "Plan", "RigError", "boot", "cache_folder", "fresh", "kept", "make"]

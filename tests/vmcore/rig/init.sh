@@ -1,0 +1,100 @@
+#!/bin/busybox sh
+# The guest's first process: gives the allocators work, prints what the kernel says about itself
+# (second serial line), and asks for a dump (third one), as often as it is told to.
+export PATH=/bin
+/bin/busybox mkdir -p /bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t debugfs debug /sys/kernel/debug 2>/dev/null
+# Addresses as they are, for root.
+echo 1 >/proc/sys/kernel/kptr_restrict
+echo 0 >/proc/sys/kernel/printk
+TEXTS=/dev/ttyS1
+ASK=/dev/ttyS2
+for line in $TEXTS $ASK; do stty -F $line raw -echo 2>/dev/null; done
+
+section() {
+    echo "==> $1"
+    cat "$2" 2>/dev/null
+}
+
+work() {
+    i=0
+    while [ $i -lt 30 ]; do
+        mkdir -p /tmp/work/$i
+        j=0
+        while [ $j -lt 40 ]; do
+            : >/tmp/work/$i/a-file-whose-name-is-too-long-to-lie-in-a-dentry-$j
+            j=$((j + 1))
+        done
+        i=$((i + 1))
+    done
+    # Holes: some of what was made goes again.
+    rm -rf /tmp/work/3 /tmp/work/14 /tmp/work/15
+    find /sys/class /sys/bus /proc/self /proc/sys >/dev/null 2>&1
+    dd if=/dev/zero of=/tmp/blob bs=64k count=64 2>/dev/null
+    ifconfig lo 127.0.0.1 up 2>/dev/null
+    i=0
+    while [ $i -lt 20 ]; do
+        sleep 100000 &
+        nc -l -p $((7000 + i)) >/dev/null 2>&1 &
+        i=$((i + 1))
+    done
+    mkfifo /tmp/fifo
+    cat /tmp/fifo >/dev/null &
+    i=0
+    while [ $i -lt 60 ]; do
+        (: | :)
+        i=$((i + 1))
+    done
+}
+
+# What takes long to print comes first, what changes by itself last.
+texts() {
+    echo "==> begin $1"
+    section cmdline /proc/cmdline
+    section version /proc/version
+    section modules /proc/modules
+    section iomem /proc/iomem
+    section kallsyms /proc/kallsyms
+    echo "==> slab"
+    (cd /sys/kernel/slab && grep . */object_size */slab_size */objs_per_slab */order \
+        */cpu_slabs */total_objects */objects 2>/dev/null)
+    echo "==> tasks"
+    ps -o pid,ppid,stat,comm
+    section zoneinfo /proc/zoneinfo
+    section vmstat /proc/vmstat
+    section meminfo /proc/meminfo
+    section vmallocinfo /proc/vmallocinfo
+    cat /proc/slabinfo >/tmp/slabinfo
+    section slabinfo /tmp/slabinfo
+    echo "==> end $1"
+}
+
+snapshot() {
+    texts "$1" >$TEXTS
+    echo "dump $1" >$ASK
+    read -r answer <$ASK
+}
+
+for module in $(cat /modules/order 2>/dev/null); do
+    insmod /modules/$module.ko || echo "RIG insmod $module failed"
+done
+[ -e /more.sh ] && . /more.sh
+work
+cat /proc/slabinfo >/tmp/slabinfo
+sleep 1
+for name in ${rig_snapshots:-plain}; do
+    case $name in
+    shrunk)
+        # Takes the processors' own slabs back: what slabinfo then counts is exact.
+        for file in /sys/kernel/slab/*/shrink; do echo 1 >$file; done
+        ;;
+    esac
+    snapshot $name
+done
+echo "done" >$ASK
+poweroff -f
