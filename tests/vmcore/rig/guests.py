@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -119,32 +119,52 @@ def make(plan: Plan, out: Path, *, cache: Path | None = None) -> dict[str, Fresh
     packages = fetch(plan.suite, plan.architecture, cache or cache_folder())
     took = {"packages": time.monotonic() - started}
     out.mkdir(parents=True, exist_ok=True)
-    archive = out / "initramfs.cpio"
-    loaded = initramfs.modules(packages, MODULES)
-    files = {f"modules/{name}.ko": content for name, content in loaded.items()}
-    files["modules/order"] = "\n".join([*loaded, ""]).encode()
-    files["bin/busybox"] = packages.busybox.read_bytes()
-    files["init"] = (HERE / "init.sh").read_bytes()
-    archive.write_bytes(initramfs.build(files, programs=("bin/busybox", "init")))
-    machine = qemu.arm() if plan.architecture == "arm64" else qemu.x86(levels=plan.levels)
+    files = initramfs.with_modules("modules", initramfs.modules(packages, MODULES))
     shutil.copy(packages.config, out / "config")
-    found = boot(plan, machine, packages.image, archive, out, took)
-    about = {**asdict(plan), "release": packages.release, "package": packages.version}
-    about |= {"machine": machine.options, "seconds": {k: round(v, 1) for k, v in took.items()}}
-    (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    archive.unlink()
+    found = boot(plan, packages.image, packages.busybox, files, out, took)
+    tell(plan, out, took, release=packages.release, package=packages.version)
     return found
+
+
+def tell(plan: Plan, out: Path, took: dict[str, float], **more: object) -> None:
+    """Write down how a dump was made."""
+    about = {**asdict(plan), **more, "qemu": _machine(plan).options}
+    about["seconds"] = {step: round(value, 1) for step, value in took.items()}
+    (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _machine(plan: Plan) -> qemu.Machine:
+    return qemu.arm() if plan.architecture == "arm64" else qemu.x86(levels=plan.levels)
 
 
 def boot(
     plan: Plan,
-    machine: qemu.Machine,
     kernel: Path,
-    archive: Path,
+    busybox: Path,
+    more: Mapping[str, bytes],
     out: Path,
     took: dict[str, float],
 ) -> dict[str, Fresh]:
-    """Run a guest up to its last dump; seconds that the steps take are added to `took`."""
+    """Run a guest up to its last dump.
+
+    Parameters
+    ----------
+    plan
+        Its machine, and what is dumped.
+    kernel, busybox
+        What it boots, and what its first process uses.
+    more
+        Further files of its root file system.
+    out
+        A folder that is there.
+    took
+        Gets the seconds that each step took.
+    """
+    archive = out / "initramfs.cpio"
+    init = (HERE / "init.sh").read_bytes()
+    files = {**more, "bin/busybox": busybox.read_bytes(), "init": init}
+    archive.write_bytes(initramfs.build(files, programs=("bin/busybox", "init")))
+    machine = _machine(plan)
     started = time.monotonic()
     append = f"{plan.append} {qemu.names(plan.snapshots)}"
     found: dict[str, Fresh] = {}
@@ -167,6 +187,7 @@ def boot(
         for key, text in texts.items():
             (out / name / f"{key}.txt").write_text(text, "latin-1")
     (out / "texts.raw").unlink()
+    archive.unlink()
     return found
 
 
@@ -201,10 +222,15 @@ def kept(plan: Plan) -> dict[str, Fresh]:
     return {snapshot: Fresh(folder / snapshot) for snapshot in plan.snapshots}
 
 
-def planned(suite: str, words: Sequence[str] = (), **changes: object) -> Plan:
-    """Return the plan of a suite's usual guest with changes."""
-    plan = GUESTS.get(suite, Plan(suite))
-    return replace(plan, append=" ".join(words) or plan.append, **changes)  # type: ignore[arg-type]
-
-
-__all__ = ["GUESTS", "Fresh", "Plan", "RigError", "boot", "cache_folder", "fresh", "kept", "make"]
+__all__ = [
+    "GUESTS",
+    "Fresh",
+    "Plan",
+    "RigError",
+    "boot",
+    "cache_folder",
+    "fresh",
+    "kept",
+    "make",
+    "tell",
+]

@@ -14,6 +14,7 @@ echo 1 >/proc/sys/kernel/kptr_restrict
 echo 0 >/proc/sys/kernel/printk
 TEXTS=/dev/ttyS1
 ASK=/dev/ttyS2
+LEAKS=/sys/kernel/debug/kmemleak
 for line in $TEXTS $ASK; do stty -F $line raw -echo 2>/dev/null; done
 
 section() {
@@ -65,6 +66,11 @@ texts() {
         */cpu_slabs */total_objects */objects 2>/dev/null)
     echo "==> tasks"
     ps -o pid,ppid,stat,comm
+    echo "==> dmesg"
+    dmesg
+    section page_owner /sys/kernel/debug/page_owner
+    echo "==> traces"
+    (cd /sys/kernel/debug/slab 2>/dev/null && grep . */alloc_traces 2>/dev/null)
     section zoneinfo /proc/zoneinfo
     section vmstat /proc/vmstat
     section meminfo /proc/meminfo
@@ -74,21 +80,59 @@ texts() {
     echo "==> end $1"
 }
 
+# Twice: what is white for the first time is only remembered, or modified since.
+scan() {
+    echo scan >$LEAKS
+    sleep 1
+    echo scan >$LEAKS
+}
+
 snapshot() {
     texts "$1" >$TEXTS
+    if [ -e $LEAKS ]; then
+        sleep 1
+        echo scan >$LEAKS
+        cat $LEAKS >/tmp/report
+        {
+            echo "==> begin $1"
+            section kmemleak /tmp/report
+            section slabinfo /proc/slabinfo
+            echo "==> end $1"
+        } >$TEXTS
+    fi
     echo "dump $1" >$ASK
     read -r answer <$ASK
 }
 
-for module in $(cat /modules/order 2>/dev/null); do
-    insmod /modules/$module.ko || echo "RIG insmod $module failed"
-done
-[ -e /more.sh ] && . /more.sh
+load() {
+    for module in $(cat $1/order 2>/dev/null); do
+        insmod $1/$module.ko || echo "RIG insmod $module failed"
+    done
+}
+
+load /modules
 work
 cat /proc/slabinfo >/tmp/slabinfo
-sleep 1
+if [ -e $LEAKS ]; then
+    # Objects that are younger than five seconds are not reported. What the kernel itself seems to
+    # lose is taken back, then modules that lose memory come.
+    sleep 6
+    scan
+    echo clear >$LEAKS
+    load /leaks
+    sleep 7
+    scan
+else
+    sleep 1
+fi
 for name in ${rig_snapshots:-plain}; do
     case $name in
+    unloaded)
+        # What modules held and did not free is lost now.
+        for module in $(cat /leaks/order); do rmmod $module; done
+        sleep 7
+        scan
+        ;;
     shrunk)
         # Takes the processors' own slabs back: what slabinfo then counts is exact.
         for file in /sys/kernel/slab/*/shrink; do echo 1 >$file; done

@@ -62,6 +62,12 @@ def modules(packages: Packages, names: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
+def with_modules(folder: str, found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return modules as files of a folder, with their order as the guest's script reads it."""
+    files = {f"{folder}/{name}.ko": content for name, content in found.items()}
+    return {**files, f"{folder}/order": "\n".join([*found, ""]).encode()}
+
+
 def _with_dependencies(packages: Packages, name: str, found: dict[str, bytes]) -> None:
     path = packages.module(name)
     if name in found or path is None:

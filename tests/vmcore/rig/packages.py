@@ -46,17 +46,17 @@ class Packages:
     @property
     def image(self) -> Path:
         """The kernel that is booted."""
-        return self._one("boot/vmlinuz-*")
+        return self._one("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
 
     @property
     def config(self) -> Path:
         """What the kernel was built with."""
-        return self._one("boot/config-*")
+        return self._one("boot/config-*", "usr/lib/modules/*/config")
 
     @property
     def release(self) -> str:
         """What ``uname -r`` says."""
-        return self.image.name.removeprefix("vmlinuz-")
+        return self._one("lib/modules/*", "usr/lib/modules/*").name
 
     @property
     def busybox(self) -> Path:
@@ -71,10 +71,9 @@ class Packages:
 
     def _one(self, *patterns: str) -> Path:
         for pattern in patterns:
-            for folder in (self.root, self.root / "usr" / "lib"):
-                if found := sorted(folder.glob(pattern)):
-                    return found[-1]
-        raise RigError(f"the packages of {self.suite} hold no {patterns[0]}")
+            if found := sorted(self.root.glob(pattern)):
+                return found[-1]
+        raise RigError(f"the packages of {self.suite} hold no {' and no '.join(patterns)}")
 
 
 def mirror() -> str:
@@ -118,6 +117,25 @@ def fetch(suite: str, architecture: str, cache: Path) -> Packages:
                 apt.unpack(name, root)
             done.write_text(apt.version(kernel))
     return Packages(suite, architecture, root, done.read_text())
+
+
+def fetch_source(suite: str, cache: Path) -> Path:
+    """Return the tree of a suite's newest kernel source, unpacked unless it is there."""
+    folder = cache / "sources" / suite
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if not (folder / "done").exists():
+            apt = _Apt(suite, "all", folder)
+            apt.run("apt-get", "update")
+            newest = [n for n in apt.depends("linux-source") if n.startswith("linux-source-")]
+            if not newest:
+                raise RigError(f"{suite} has no package linux-source")
+            apt.unpack(newest[0], folder / "package")
+            (archive,) = (folder / "package/usr/src").glob("*.tar.xz")
+            _check(["tar", "-C", str(folder), "-xf", str(archive)])
+            shutil.rmtree(folder / "package")
+            (folder / "done").touch()
+        return next(path for path in folder.glob("linux-source-*") if path.is_dir())
 
 
 def _holds_files(name: str) -> bool:

@@ -213,7 +213,8 @@ def sections(raw: bytes) -> dict[str, dict[str, str]]:
         if word == "begin":
             into = {}
         elif word == "end":
-            dumps[name] = {key: "\n".join(text) + "\n" for key, text in into.items()}
+            texts = {key: "\n".join([*text, ""]) for key, text in into.items() if text}
+            dumps.setdefault(name, {}).update(texts)
         else:
             lines = into.setdefault(word, [])
     return dumps
