@@ -171,6 +171,8 @@ def boot(
     with qemu.Guest(machine, kernel, archive, out, memory=plan.memory, append=append) as guest:
         while (asked := guest.asked()) != "done":
             name = asked.removeprefix("dump ")
+            if name not in plan.snapshots:
+                raise RigError(f"the guest asks for {asked!r}, which is no dump of this plan")
             guest.command("stop")
             took[f"up to {name}"] = time.monotonic() - started
             folder = out / name

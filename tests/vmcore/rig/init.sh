@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The guest's first process: gives the allocators work, prints what the kernel says about itself
-# (second serial line), and asks for a dump (third one), as often as it is told to.
+# (on one serial line), and asks for a dump (on another), as often as it is told to. What it is
+# told comes from the kernel's command line.
 export PATH=/bin
 /bin/busybox mkdir -p /bin
 /bin/busybox --install -s /bin
@@ -12,8 +13,8 @@ mount -t debugfs debug /sys/kernel/debug 2>/dev/null
 # Addresses as they are, for root.
 echo 1 >/proc/sys/kernel/kptr_restrict
 echo 0 >/proc/sys/kernel/printk
-TEXTS=/dev/ttyS1
-ASK=/dev/ttyS2
+TEXTS=$rig_texts
+ASK=$rig_asks
 LEAKS=/sys/kernel/debug/kmemleak
 for line in $TEXTS $ASK; do stty -F $line raw -echo 2>/dev/null; done
 

@@ -32,14 +32,16 @@ class Machine:
         Machine and processor.
     serial
         How a further serial line is attached to a character device, ``{}`` being its name.
-    console
-        The kernel's name of the first line.
+    console, texts, asks
+        The guest's names of its lines.
     """
 
     program: str
     options: tuple[str, ...]
     serial: tuple[str, ...]
     console: str
+    texts: str
+    asks: str
 
 
 def x86(*, levels: int = 4) -> Machine:
@@ -51,7 +53,7 @@ def x86(*, levels: int = 4) -> Machine:
         "qemu-system-x86_64",
         ("-machine", f"pc,accel={accelerators}", "-cpu", processor),
         ("-serial", "chardev:{}"),
-        "ttyS0",
+        *("ttyS0", "ttyS1", "ttyS2"),
     )
 
 
@@ -59,9 +61,9 @@ def arm() -> Machine:
     """Return a 64-bit ARM machine."""
     return Machine(
         "qemu-system-aarch64",
-        ("-machine", "virt,accel=tcg", "-cpu", "max"),
-        ("-device", "pci-serial,chardev={}"),
-        "ttyAMA0",
+        ("-machine", "virt,accel=tcg", "-cpu", "max", "-device", "virtio-serial-pci"),
+        ("-device", "virtserialport,chardev={}"),
+        *("ttyAMA0", "vport0p1", "vport0p2"),
     )
 
 
@@ -120,6 +122,7 @@ class Guest:
         command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         command += ["-device", "vmcoreinfo", "-kernel", str(kernel), "-initrd", str(initramfs)]
         words = f"console={machine.console} panic=-1 rdinit=/init no_hash_pointers {append}"
+        words += f" rig_texts=/dev/{machine.texts} rig_asks=/dev/{machine.asks}"
         command += ["-append", words, "-qmp", "stdio"]
         command += ["-serial", f"file:{folder / 'console.txt'}"]
         command += ["-chardev", f"file,id=texts,path={folder / 'texts.raw'}"]
