@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard kmemleak_core/*.pyx kmemleak_core/*.pxd kmemleak_core/*.h)
 
-.PHONY: demo test test-all lint sanitize clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
+.PHONY: demo test test-all test-kernel lint sanitize clean help bench bench-smoke bench-save bench-compare bench-docs bench-instructions
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         compile, run, dump and scan a small leaky program"
 	@echo "make test         run the tests"
 	@echo "make test-all     run the tests that take minutes or gigabytes too"
+	@echo "make test-kernel  boot Debian's kernel under QEMU, dump it, compare with what it said"
 	@echo "make lint         ruff, cython-lint, mypy, stubtest"
 	@echo "make bench        time everything; one table: targets, figures, what others take"
 	@echo "make bench-save   the same, kept; make bench-compare then tells what became slower"
@@ -44,6 +45,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --runslow
+
+# A kernel that nobody here built: Debian's, booted under QEMU, dumped, and read.
+test-kernel: $(STAMP)
+	$(BIN)/python -m pytest --runslow tests/vmcore/test_fresh_kernels.py -k bookworm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -62,9 +62,8 @@ class Plan:
 #: The guests that tests ask for.
 GUESTS = {
     "bookworm": Plan("bookworm", forms=("kdump-zlib",)),
-    "bookworm-debug": Plan("bookworm", append="slab_debug=FZPU slub_debug=FZPU"),
+    "debugged": Plan("bookworm", append="slab_debug=FZPU slub_debug=FZPU", memory=256),
     "trixie": Plan("trixie"),
-    "forky": Plan("forky"),
     "sid": Plan("sid"),
     "five-levels": Plan("trixie", levels=5),
     "arm64": Plan("trixie", "arm64"),

@@ -14,9 +14,10 @@ mount -t debugfs debug /sys/kernel/debug 2>/dev/null
 echo 1 >/proc/sys/kernel/kptr_restrict
 echo 0 >/proc/sys/kernel/printk
 TEXTS=$rig_texts
-ASK=$rig_asks
 LEAKS=/sys/kernel/debug/kmemleak
-for line in $TEXTS $ASK; do stty -F $line raw -echo 2>/dev/null; done
+# Open from now on: an answer that comes while nobody has the line open is lost.
+exec 3<>$rig_asks
+for line in $TEXTS $rig_asks; do stty -F $line raw -echo 2>/dev/null; done
 
 section() {
     echo "==> $1"
@@ -76,6 +77,10 @@ texts() {
     section vmstat /proc/vmstat
     section meminfo /proc/meminfo
     section vmallocinfo /proc/vmallocinfo
+    if [ "$1" = shrunk ]; then
+        # Takes the processors' own slabs back: what slabinfo then counts is exact.
+        for file in /sys/kernel/slab/*/shrink; do echo 1 >$file; done
+    fi
     cat /proc/slabinfo >/tmp/slabinfo
     section slabinfo /tmp/slabinfo
     echo "==> end $1"
@@ -93,16 +98,17 @@ snapshot() {
     if [ -e $LEAKS ]; then
         sleep 1
         echo scan >$LEAKS
-        cat $LEAKS >/tmp/report
+    fi
+    echo "dump $1" >&3
+    read -r answer <&3
+    if [ -e $LEAKS ]; then
+        # Printed afterwards, so that as little as can be comes between the scan and the dump.
         {
             echo "==> begin $1"
-            section kmemleak /tmp/report
-            section slabinfo /proc/slabinfo
+            section kmemleak $LEAKS
             echo "==> end $1"
         } >$TEXTS
     fi
-    echo "dump $1" >$ASK
-    read -r answer <$ASK
 }
 
 load() {
@@ -127,19 +133,13 @@ else
     sleep 1
 fi
 for name in ${rig_snapshots:-plain}; do
-    case $name in
-    unloaded)
+    if [ $name = unloaded ]; then
         # What modules held and did not free is lost now.
         for module in $(cat /leaks/order); do rmmod $module; done
         sleep 7
         scan
-        ;;
-    shrunk)
-        # Takes the processors' own slabs back: what slabinfo then counts is exact.
-        for file in /sys/kernel/slab/*/shrink; do echo 1 >$file; done
-        ;;
-    esac
+    fi
     snapshot $name
 done
-echo "done" >$ASK
+echo "done" >&3
 poweroff -f

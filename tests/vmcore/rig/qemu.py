@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -83,6 +85,10 @@ def _kvm_works() -> bool:
     return done.returncode == 0
 
 
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Guest:
     """A running machine; leaving its ``with`` block ends it.
 
@@ -136,6 +142,7 @@ class Guest:
             stderr=(folder / "qemu.txt").open("w"),
             text=True,
             pass_fds=[theirs.fileno()],
+            preexec_fn=_die_with_parent,
         )
         theirs.close()
 
