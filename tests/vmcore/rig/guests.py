@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import initramfs, qemu
 from .packages import RigError, fetch
+from .qemu import GuestError
 
 HERE = Path(__file__).parent
 #: Loaded into every guest that has them; the first one is what tells QEMU of VMCOREINFO.
@@ -218,9 +219,18 @@ def kept(plan: Plan) -> dict[str, Fresh]:
         flock(lock, LOCK_EX)
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=dumps) as working:
-                make(plan, Path(working) / "made")
+                _insist(plan, Path(working) / "made")
                 (Path(working) / "made").rename(folder)
     return {snapshot: Fresh(folder / snapshot) for snapshot in plan.snapshots}
+
+
+def _insist(plan: Plan, out: Path) -> None:
+    """Make dumps; an emulated guest that dies as it boots gets a second chance."""
+    try:
+        make(plan, out)
+    except GuestError:
+        shutil.rmtree(out)
+        make(plan, out)
 
 
 __all__ = [

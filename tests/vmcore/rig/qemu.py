@@ -22,6 +22,10 @@ from .packages import RigError
 PATIENCE = 300.0
 
 
+class GuestError(RigError):
+    """A guest did not come up to its dump."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What QEMU emulates.
@@ -192,7 +196,7 @@ class Guest:
                 more = b""
             if not more:
                 last = (self.folder / "console.txt").read_bytes()[-600:].decode("latin-1")
-                raise RigError(f"the guest did not come up to a dump; its console ends:\n{last}")
+                raise GuestError(f"the guest did not come up to a dump; its console ends:\n{last}")
             self._pending += more
         line, _, self._pending = self._pending.partition(b"\n")
         return line.decode("latin-1").strip()
