@@ -206,9 +206,8 @@ class Pages:
         edge = np.diff(chosen.astype(np.int8), prepend=0, append=0)
         breaks = self._pieces[1][1:-1]  # a run ends where a section is absent
         inner = breaks[chosen[breaks] & chosen[breaks - 1]] if breaks.size else breaks
-        first = np.union1d(np.flatnonzero(edge == 1), inner)
-        end = np.union1d(np.flatnonzero(edge == -1), inner)
-        return first, end
+        first, end = np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)
+        return np.sort(np.append(first, inner)), np.sort(np.append(end, inner))
 
     @property
     def managed(self) -> NDArray[np.bool_]:

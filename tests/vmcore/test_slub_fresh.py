@@ -60,3 +60,19 @@ def test_vmalloc_blocks_are_those_of_vmallocinfo(guest):
     moved = sum(1 for _, size in told ^ found if size > 16384)
     assert moved == 0
     assert len(told & found) > 80
+
+
+def test_user_tracking_tells_who_asked_for_every_object():
+    try:
+        fresh = rig.fresh("debugged")["plain"]
+    except rig.RigError as error:
+        pytest.skip(str(error))
+    memory = read_memory(open_kernel(open_dump(fresh.vmcore)))
+    heap = memory.heap()
+    assert [check for check in heap.checks if not check.passed] == []
+    known = heap.provenance
+    in_slabs = known.kind < len(memory.caches)
+    # But one: the cache of kmem_cache_node made its first object itself.
+    assert (known.trace[in_slabs] < 0).sum() == 1
+    assert (known.pid[in_slabs] >= 0).sum() == in_slabs.sum() - 1
+    assert max(len(t) for t in known.traces) > 8

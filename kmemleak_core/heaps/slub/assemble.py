@@ -83,7 +83,9 @@ class _Rows:
         """Return columns by address: those given, which are so already, with all others."""
         others = [np.concatenate(columns) for columns in zip(*self.parts, strict=True)]
         order = np.argsort(others[0], kind="stable")
-        cuts, first = np.unique(np.searchsorted(into[0], others[0][order]), return_index=True)
+        place = np.searchsorted(into[0], others[0][order])
+        first = np.flatnonzero(np.diff(place, prepend=-1))
+        cuts = place[first]
         bounds = np.concatenate(([0], cuts, [into[0].size])).tolist()
         given = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         added = [order[a:b] for a, b in itertools.pairwise([*first.tolist(), order.size])]

@@ -101,6 +101,12 @@ class Caches:
         return name
 
 
+def sorted_once(*parts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return every value of some columns once, sorted (``np.unique`` imports what takes long)."""
+    values = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    return values[np.append(True, values[1:] != values[:-1])] if values.size else values
+
+
 def has_flag(structures: Structures, flags: NDArray[np.uint64], name: str) -> NDArray[np.bool_]:
     """Return in which values of ``kmem_cache.flags`` a flag is set."""
     bit = structures.types.enumerator(f"_SLAB_{name}")

@@ -11,6 +11,7 @@ from ...coverage import Coverage
 from ...errors import FaultError
 from ...linux.kernel import Kernel
 from ...linux.structures import Structures
+from .caches import sorted_once
 
 #: Chunk lists, chunks of one list, and bytes of one unit beyond which structures are damaged.
 _MOST_LISTS = 1 << 8
@@ -140,7 +141,7 @@ def _chunks(kernel: Kernel, structures: Structures, coverage: Coverage) -> NDArr
             f"lists of per-CPU chunks are cut short: {problems[0]}",
             count=len(problems),
         )
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
+    return sorted_once(*found)
 
 
 class _Chunks:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...coverage import Coverage
 from ...linux.kernel import Kernel
-from .caches import Caches, find_caches, per_node
+from .caches import Caches, find_caches, per_node, sorted_once
 
 #: A sheaf's capacity is far less; sheaves in all, and of one node, beyond which lists are damaged.
 _MOST_OBJECTS = 1 << 16
@@ -88,7 +88,7 @@ def _sheaves(
 ) -> NDArray[np.uint64]:
     """Return processors' sheaves and those in the named lists of nodes, each once."""
     found = [_of_nodes(kernel, caches, name, coverage) for name in lists]
-    return np.unique(np.concatenate([_of_processors(kernel, caches), *found]))
+    return sorted_once(_of_processors(kernel, caches), *found)
 
 
 def _of_processors(kernel: Kernel, caches: Caches) -> NDArray[np.uint64]:
@@ -124,7 +124,7 @@ def _of_nodes(kernel: Kernel, caches: Caches, name: str, coverage: Coverage) -> 
             per_node(kernel, caches, "node").address, "kmem_cache_node", "barn"
         )
         barns = np.concatenate([barns, of_nodes[of_nodes != 0]])
-    heads = np.unique(barns) + np.uint64(head.offset)
+    heads = sorted_once(barns) + np.uint64(head.offset)
     first, present = structures.numbers(heads)
     links, _, damaged = structures.follow_many(
         first[present], 0, end=heads[present], most=_MOST_SHEAVES

@@ -1,7 +1,7 @@
 """Turns what kernels keep of an allocation's origin into backtraces, tasks and times.
 
 ``slab_debug=U`` keeps a ``struct track`` behind each object, kfence one beside its objects, and
-vmalloc the caller of each block.
+vmalloc the caller of each block; ``page_owner=on`` keeps one for each page.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linux.page_owner import page_owners
 from ...linux.stack_depot import StackDepot, distinct_rows
 from ...linux.structures import Structures
 from ...provenance import Provenance
@@ -47,6 +48,7 @@ def add_origins(
     index, first = distinct_rows(np.ascontiguousarray(areas.caller[called, None]))
     callers = areas.caller[called][first].tolist()
     origins.add(areas.address[called], index, [(caller,) for caller in callers])
+    _of_pages(memory, origins)
     provenance.traces = origins.traces
     provenance.trace = origins.trace if origins.traces else None
     provenance.birth, provenance.pid = origins.birth, origins.pid
@@ -87,6 +89,21 @@ class _Origins:
             if self.birth is None:
                 self.birth = np.zeros(self.address.size, np.int64)
             self.birth[row] = birth[known]
+
+
+def _of_pages(memory: KernelMemory, origins: _Origins) -> None:
+    """Take what ``page_owner=on`` keeps of the first pages of large blocks and vmalloc's."""
+    pages, areas = memory.pages, memory.areas
+    mine = np.flatnonzero(areas.allocated)
+    first, present = memory.caches.structures.numbers(areas.pages[mine])
+    row = np.where(present, pages.rows_of_structs(first), -1)
+    row = np.concatenate([memory.use.large, row])
+    address = np.concatenate([pages.memory[memory.use.large], areas.address[mine]])
+    address, row = address[row >= 0], row[row >= 0]
+    owners = page_owners(memory.kernel, pages.frame[row], memory.coverage)
+    if owners is not None:
+        known = owners.trace >= 0
+        origins.add(address[known], owners.trace[known], owners.traces, pid=owners.pid[known])
 
 
 def _tracked(memory: KernelMemory, origins: _Origins) -> None:
