@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 
@@ -15,8 +14,6 @@ from kmemleak_core.cli import main
 from kmemleak_core.report.json import schema
 
 from .conftest import SNAPSHOTS, rows
-
-HASHED = re.compile(r"\[<[0-9a-f(_][^>]*>\] ")
 
 
 def run(*arguments):
@@ -44,11 +41,10 @@ def reports(vmcores):
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
 def test_the_running_kernels_own_report_is_printed(vmcores, shared_data, name):
-    # Its %p are hashes, of a key that is not kept: they are all that is not compared.
     done = run("scan", "--as", "kernel", "--format", "kmemleak", vmcores(name))
-    own = (shared_data / "vmcore" / name / "kernel_report.txt").read_text("latin-1")
+    own = (shared_data / "vmcore" / name / "kernel_report.txt").read_bytes()
     assert done.returncode == 1, done.stderr
-    assert HASHED.sub("", done.stdout.decode("latin-1")) == HASHED.sub("", own)
+    assert done.stdout == own
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
