@@ -15,6 +15,7 @@ from ...linux.page_owner import page_owners
 from ...linux.stack_depot import StackDepot, distinct_rows
 from ...linux.structures import Structures
 from ...provenance import Provenance
+from .caches import sorted_once
 
 if TYPE_CHECKING:
     from . import KernelMemory
@@ -45,9 +46,9 @@ def add_origins(
     origins.add(fence.address, fence.trace, fence.traces, pid=fence.pid)
     areas = memory.areas
     called = np.flatnonzero(areas.caller)
-    index, first = distinct_rows(np.ascontiguousarray(areas.caller[called, None]))
-    callers = areas.caller[called][first].tolist()
-    origins.add(areas.address[called], index, [(caller,) for caller in callers])
+    callers = sorted_once(areas.caller[called])
+    index = np.searchsorted(callers, areas.caller[called])
+    origins.add(areas.address[called], index, [(caller,) for caller in callers.tolist()])
     _of_pages(memory, origins)
     provenance.traces = origins.traces
     provenance.trace = origins.trace if origins.traces else None
@@ -124,9 +125,9 @@ def _tracked(memory: KernelMemory, origins: _Origins) -> None:
     caller, pid, when = structures.columns(at, "track", "addr", "pid", "when")
     index, traces = _frames(memory, structures, at)
     alone = np.flatnonzero((index < 0) & (caller != 0))
-    number, first = distinct_rows(np.ascontiguousarray(caller[alone, None]))
-    index[alone] = number + len(traces)
-    traces = [*traces, *((c,) for c in caller[alone][first].tolist())]
+    callers = sorted_once(caller[alone])
+    index[alone] = np.searchsorted(callers, caller[alone]) + len(traces)
+    traces = [*traces, *((c,) for c in callers.tolist())]
     origins.add(
         address[held],
         index,
