@@ -169,6 +169,18 @@ def test_whatever_is_found_besides_is_young_annotated_or_lost_with_per_cpu_memor
         assert known.min_count(address) <= 0 or known.young(address) or address in held
 
 
+def test_a_filtered_kdump_tells_the_same(snapshot, heap, shared_data):
+    name, _, memory = snapshot
+    kdump = shared_data / "vmcore" / name / "vmcore.lzo-d31.kdump"
+    if not kdump.exists():
+        pytest.skip("there is no kdump of this moment")
+    other = read_memory(open_kernel(open_dump(kdump)))
+    found = other.heap()
+    assert found.objects.address.tolist() == heap.objects.address.tolist()
+    assert found.checks == heap.checks
+    assert white(other, found) == white(memory, heap)
+
+
 def test_it_is_found_by_the_lead_in(snapshot):
     found = SlubHeap().find(snapshot[2].kernel)
     assert found is not None
