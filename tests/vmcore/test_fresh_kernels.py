@@ -185,6 +185,14 @@ def test_vmalloc_areas_equal_vmallocinfo(guest):
         assert {said[address] - found[address] for address in both} <= {0, 4096}
 
 
+def test_other_forms_of_the_same_moment_hold_the_same_objects(plain):
+    wanted = plain.memory.walked.slabs.allocated()[0]
+    for path in sorted(plain.said.folder.glob("vmcore.kdump*")):
+        memory = read_memory(open_kernel(open_dump(path)))
+        assert memory is not None
+        assert np.array_equal(memory.walked.slabs.allocated()[0], wanted)
+
+
 def test_its_own_sums_agree(guest):
     for opened in guest.values():
         checks = opened.memory.heap().checks

@@ -66,7 +66,7 @@ GUESTS = {
     "debugged": Plan("bookworm", append="slab_debug=FZPU slub_debug=FZPU", memory=256),
     "trixie": Plan("trixie"),
     "sid": Plan("sid"),
-    "five-levels": Plan("trixie", levels=5),
+    "five-levels": Plan("bookworm", levels=5),
     "arm64": Plan("trixie", "arm64"),
 }
 
