@@ -1,13 +1,9 @@
-"""Turns patterns into verdicts on the frames of a backtrace: the allocator's, or suppressed."""
+"""Turns patterns into verdicts on names, such as: is this frame of a backtrace the allocator's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from .errors import UsageError
+from collections.abc import Iterable
 
 #: Functions that allocate on behalf of others: what they are called from is what leaks.
 ALLOCATORS = (
@@ -114,97 +110,24 @@ class FramePattern:
         return f"FramePattern({self.text!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Suppression:
-    """One line of a suppressions file.
-
-    Parameters
-    ----------
-    pattern
-        What a frame's function or its module has to match; with a ``+`` in it, the symbol with
-        its offset can, too.
-    line
-        Where it stands in its file.
-    """
-
-    pattern: FramePattern
-    line: int
-
-
-class Suppressions:
-    """Leaks that are known, told by any frame of their backtrace."""
-
-    def __init__(self, entries: Iterable[Suppression] = (), path: str = "") -> None:
-        self.entries = tuple(entries)
-        self.path = path
-        self._known: dict[str, int] = {}
-
-    @classmethod
-    def parse(cls, text: str, path: str = "") -> Suppressions:
-        """Read lines ``leak:pattern``; empty ones and those that begin with ``#`` say nothing.
-
-        Raises
-        ------
-        UsageError
-            A line is something else.
-        """
-        entries = []
-        for number, line in enumerate(text.split("\n"), 1):
-            line = line.strip()
-            if not line or line.startswith("#"):
-                continue
-            kind, colon, pattern = line.partition(":")
-            if not colon or kind.strip() != "leak" or not pattern.strip("*^$ \t"):
-                raise UsageError(
-                    f"{path or 'suppressions'}: line {number} is no suppression: {line[:80]!r}",
-                    hint="write leak:PATTERN, where the pattern is a part of a function's or "
-                    "module's name",
-                )
-            entries.append(Suppression(FramePattern(pattern.strip()), number))
-        return cls(entries, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Suppressions:
-        """Read a file; see `parse`."""
-        try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"{path}: the suppressions cannot be read: {reason}") from None
-        return cls.parse(text, str(path))
-
-    def find(self, symbols: Sequence[str]) -> int | None:
-        """Return the index of the first entry that suppresses a backtrace; None if none does."""
-        if not self.entries:
-            return None
-        best = len(self.entries)
-        for symbol in symbols:
-            index = self._known.get(symbol)
-            if index is None:
-                index = self._known[symbol] = self._first(symbol)
-            best = min(best, index)
-        return best if best < len(self.entries) else None
-
-    def _first(self, symbol: str) -> int:
-        names = names_of(symbol)
-        for index, entry in enumerate(self.entries):
-            # Offsets and bare addresses have x, digits and letters that no name has to be: only
-            # a pattern that asks for them meets them.
-            text = entry.pattern.text
-            if symbol.startswith("0x") and "0x" not in text:
-                continue
-            among = (*names, symbol) if "+" in text else names
-            if any(entry.pattern.matches(name) for name in among):
-                return index
-        return len(self.entries)
-
-
 def names_of(symbol: str) -> tuple[str, ...]:
     """Return the names in a symbol: its function's, without suffixes, and its module's."""
     match = _SYMBOL.fullmatch(symbol)
     if match is None:
         return (symbol,)
     return tuple(name for name in (match["function"], match["module"]) if name)
+
+
+def module_of(symbol: str) -> str | None:
+    """Return the name of the module that a symbol tells; None where it tells none."""
+    match = _SYMBOL.fullmatch(symbol)
+    return None if match is None else match["module"]
+
+
+def function_of(symbol: str) -> str:
+    """Return the name of a symbol's function, without suffixes; the symbol where it is no name."""
+    match = _SYMBOL.fullmatch(symbol)
+    return symbol if match is None else match["function"] or symbol
 
 
 class Skipper:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .frame_patterns import Skipper, Suppressions
+from .frame_patterns import Skipper
 from .kernel_record import KernelRecord
 from .logs.kernel_report import KernelReport
+from .suppressions import Suppressions, SuppressionUse
 
 #: What old kernels end a backtrace with.
 _END_MARKS = frozenset({"0xffffffffffffffff", "0xffffffff"})
@@ -63,24 +64,6 @@ class KernelLeakGroup:
         if self.frames:
             return self.frames, "", 0
         return (), self.oldest.comm, self.oldest.size
-
-
-@dataclass(frozen=True, slots=True)
-class SuppressionUse:
-    """What one suppression did.
-
-    Parameters
-    ----------
-    pattern, line
-        As it stands in its file.
-    count, nbytes
-        The leaks that it suppressed; 0 if it can go.
-    """
-
-    pattern: str
-    line: int
-    count: int = 0
-    nbytes: int = 0
 
 
 @dataclass(slots=True)
@@ -198,7 +181,7 @@ def analyse_report(
         suppressed=len(suppressed),
         suppressed_bytes=sum(record.size for _, record in suppressed),
         suppressions=tuple(
-            SuppressionUse(entry.pattern.text, entry.line, count, nbytes)
+            SuppressionUse.of(entry, count, nbytes)
             for entry, (count, nbytes) in zip(suppressions.entries, uses, strict=True)
         ),
     )
@@ -288,7 +271,7 @@ def _divide(
     """Divide records into leaks and those that a suppression, named by its index, covers."""
     leaks, suppressed = [], []
     for record in records:
-        index = suppressions.find(symbols(record))
+        index = suppressions.find(symbols(record), size=record.size, address=record.address)
         if index is None:
             leaks.append(record)
         else:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemleak_core import UsageError
-from kmemleak_core.frame_patterns import FramePattern, Skipper, Suppressions, names_of
+from kmemleak_core.frame_patterns import FramePattern, Skipper, names_of
 from kmemleak_core.kernel_leaks import KernelAnalysis, analyse_report, symbols
 from kmemleak_core.kernel_record import KernelFrame, KernelRecord
 from kmemleak_core.logs import KernelReport, open_log
+from kmemleak_core.suppressions import Suppressions
 
 CALLERS = ("make_thing+0x10/0x20 [things]", "do_syscall_64+0x2b/0x50")
 

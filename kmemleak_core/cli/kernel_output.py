@@ -19,8 +19,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--suppressions",
         type=Path,
+        action="append",
+        default=[],
         metavar="FILE",
-        help="lines leak:PATTERN: leaks with a function or module like that do not count",
+        help="lines leak:PATTERN (a part of a function's or module's name), size:, module:, addr::"
+        " leaks like that do not count (can be given more than once)",
     )
     what.add_argument(
         "--skip-frame",
@@ -72,11 +75,9 @@ def analysed(
 
 def suppressions(arguments: argparse.Namespace) -> Any:
     """Return the suppressions that were asked for; better read before a long run than after it."""
-    from ..frame_patterns import Suppressions
+    from ..suppressions import Suppressions
 
-    if arguments.suppressions is None:
-        return Suppressions()
-    return Suppressions.load(arguments.suppressions)
+    return Suppressions.load(*arguments.suppressions)
 
 
 def show(arguments: argparse.Namespace, analysis: KernelAnalysis, **more: Any) -> None:

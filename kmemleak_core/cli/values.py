@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+from ..quantities import parse_size
 
 
 def size(text: str) -> int:
     """Read a number of bytes: ``"100"``, ``"4K"``, ``"0x40"``; units are powers of 1024."""
-    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower())
-    if match:
-        return int(match[1]) * _UNITS[match[2]]
-    if re.fullmatch(r"0x[0-9a-f]+", text.strip().lower()):
-        return int(text, 16)
-    raise argparse.ArgumentTypeError(f"{text!r} is no size: bytes, or with K, M, G")
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def mask(text: str) -> int:

@@ -28,6 +28,7 @@ _BUILT_IN = {
     "list": ("list", "ListRenderer"),
     "json": ("json", "JsonRenderer"),
     "kmemleak": ("kernel", "KernelRenderer"),
+    "suppressions": ("suppressions", "SuppressionsRenderer"),
 }
 
 _GROUP = "kmemleak_core.reports"

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from ..kernel_findings import Difference, KernelFindings
 from ..leaks import LeakGroup
 from ..provenance import Origin
+from ..suppressions import SuppressionUse
 from .model import RenderOptions, Report
 from .select import chosen_groups, chosen_rows, example_size, shown_shape
 
@@ -76,6 +77,7 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         "options": {name: _plain(name, value) for name, value in report.options.items()},
         "redacted": options.redact,
         "summary": {name: getattr(summary, name) for name in summary.__slots__},
+        "suppressions": [_suppression(use) for use in report.suppressions],
         "checks": [
             {"name": c.name, "expected": c.expected, "found": c.found, "passed": c.passed}
             for c in report.checks
@@ -95,6 +97,17 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         "groups": [_group(report, options, index, group) for index, group in shown],
         "groups_left_out": len(groups) - len(shown),
         "leaks_left_out": leaks_left_out,
+    }
+
+
+def _suppression(use: SuppressionUse) -> dict[str, Any]:
+    return {
+        "what": use.what,
+        "pattern": use.pattern,
+        "path": use.path,
+        "line": use.line,
+        "objects": use.count,
+        "bytes": use.nbytes,
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from ..objects import ObjectTable
 from ..provenance import Provenance
 from ..scan import ScanResult
 from .kernel_layouts import Layout
+
+if TYPE_CHECKING:
+    from ..suppressions import Suppressions, SuppressionUse
 
 #: Turns rows into a kernel's records, and tells in which layout it prints them.
 RecordsOf = Callable[[NDArray[Any]], tuple[Layout, list[KernelRecord]]]
@@ -72,6 +77,8 @@ class Summary:
         Leaks that head a cluster: nothing else, or only their own cycle, refers to them.
     indirect_objects, indirect_bytes
         Leaks that other leaks hold.
+    suppressed_objects, suppressed_bytes
+        What would be leaks, but is known: none of the above beside all objects.
     """
 
     objects: int
@@ -84,6 +91,8 @@ class Summary:
     direct_bytes: int
     indirect_objects: int
     indirect_bytes: int
+    suppressed_objects: int = 0
+    suppressed_bytes: int = 0
 
     @classmethod
     def of(cls, objects: ObjectTable, leaks: LeakTable) -> Summary:
@@ -103,6 +112,23 @@ class Summary:
             direct_bytes=direct_bytes,
             indirect_objects=len(leaks) - direct_objects,
             indirect_bytes=leaked_bytes - direct_bytes,
+        )
+
+    def without(self, leaks: LeakTable, left: LeakTable) -> Summary:
+        """Return the figures where only some of the leaks are left and the others suppressed."""
+        direct = left["direct"]
+        direct_bytes = int(left["size"][direct].sum(dtype=np.uint64))
+        direct_objects = int(np.count_nonzero(direct))
+        return replace(
+            self,
+            leaked_objects=len(left),
+            leaked_bytes=left.nbytes,
+            direct_objects=direct_objects,
+            direct_bytes=direct_bytes,
+            indirect_objects=len(left) - direct_objects,
+            indirect_bytes=left.nbytes - direct_bytes,
+            suppressed_objects=self.suppressed_objects + len(leaks) - len(left),
+            suppressed_bytes=self.suppressed_bytes + leaks.nbytes - left.nbytes,
         )
 
 
@@ -175,6 +201,8 @@ class Report:
     kernel_records
         Turns rows of the leak table into what the kernel would print of them; None where the
         dump has no records of its kmemleak.
+    suppressions
+        What each suppression did.
     """
 
     source: ReportSource
@@ -192,6 +220,7 @@ class Report:
     provenance: Provenance | None = field(default=None, repr=False)
     kernel: KernelFindings | None = None
     kernel_records: RecordsOf | None = field(default=None, repr=False)
+    suppressions: tuple[SuppressionUse, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.version:
@@ -226,6 +255,32 @@ class Report:
         if self.result is None:
             raise UsageError("this report does not carry the scan that it came from")
         return referrers(self.result, address)
+
+    def suppress(self, *known: Suppressions | str | os.PathLike[str]) -> Report:
+        """Return the report without known leaks, and all that these lead to.
+
+        Parameters
+        ----------
+        *known
+            Suppressions, or paths of files of them (`kmemleak_core.suppressions`).
+
+        Raises
+        ------
+        UsageError
+            A file cannot be read, or a line of it is no suppression.
+
+        Examples
+        --------
+        >>> report.suppress(Suppressions.parse("leak:make_thing"))  # doctest: +SKIP
+        """
+        from ..suppressions import Suppressions
+        from .changes import suppressed
+
+        entries = [
+            (one if isinstance(one, Suppressions) else Suppressions.load(Path(one))).entries
+            for one in known
+        ]
+        return suppressed(self, Suppressions(entry for some in entries for entry in some))
 
     def report(self, format: str = "text", **options: Any) -> str:
         """Return the report as text.

@@ -11,6 +11,7 @@ from .escape import printable, quoted
 from .hexdump import hex_rows
 from .kernel_part import kernel_facts, verdict_lines
 from .model import RenderOptions, Report
+from .parts import wrapped
 from .select import chosen_groups, example_size, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
@@ -68,7 +69,10 @@ def headline(report: Report) -> str:
     if not s.objects:
         return "nothing to scan: no allocated object was found"
     scanned = f"{count_text(s.objects, 'object')} ({size_text(s.object_bytes)})"
+    known = f"{s.suppressed_objects:,} suppressed ({size_text(s.suppressed_bytes)})"
     if not s.leaked_objects:
+        if s.suppressed_objects:
+            return f"no leaks but {known}: {scanned} scanned"
         return f"no leaks: {scanned} scanned, nothing is out of reach"
     leaked = f"{count_text(s.leaked_objects, 'object')} ({size_text(s.leaked_bytes)})"
     text = f"{leaked} leaked of {scanned.replace(' objects', '').replace(' object', '')} scanned"
@@ -76,7 +80,7 @@ def headline(report: Report) -> str:
     if s.indirect_objects:
         held = f"{s.indirect_objects:,} held only by other leaks"
         text += f", {held} ({size_text(s.indirect_bytes)})"
-    return text
+    return f"{text}; {known}" if s.suppressed_objects else text
 
 
 def _title(report: Report, options: RenderOptions, line: Line, width: int) -> None:
@@ -169,6 +173,10 @@ def _group(
 
 def _closing(report: Report, line: Line, width: int, limit: int) -> None:
     line()
+    for use in report.suppressions:
+        if not use.count:
+            where = f"{use.path}, line {use.line}" if use.path else f"line {use.line}"
+            wrapped(line, f"suppression {use.pattern!r} ({where}) was not used", width)
     if report.checks:
         passed = sum(check.passed for check in report.checks)
         verdict = "agrees" if passed == len(report.checks) else "does not agree"
