@@ -111,7 +111,7 @@ ENGINE_TESTS ?= $(THREADED_TESTS) tests/test_scan_oracle.py tests/test_scan_sema
   tests/test_simd.py tests/test_model.py tests/test_heap_walk.py tests/test_replay.py \
   tests/test_graph.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
   tests/vmcore/test_symbols_btf.py tests/vmcore/test_symbols_kallsyms.py \
-  tests/vmcore/test_list_structures.py
+  tests/vmcore/test_list_structures.py tests/vmcore/test_slub_synthetic.py
 
 sanitize: $(STAMP)
 	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)

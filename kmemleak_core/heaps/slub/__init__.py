@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...coverage import Coverage
+from ...errors import DumpError
 from ...linux.kernel import Kernel
 from ...linux.pages import Pages, read_pages
 from ...roots import Roots
@@ -73,6 +74,8 @@ def read_memory(kernel: Kernel) -> KernelMemory | None:
     caches = find_caches(kernel)
     if caches is None:
         return None
+    if kernel.image.word_size != 8:
+        raise DumpError("the slabs of 32-bit kernels cannot be read", path=kernel.dump.path)
     coverage = Coverage()
     pages = read_pages(kernel)
     kfence = find_kfence(kernel, pages, caches, coverage)
