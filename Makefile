@@ -58,7 +58,7 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-disjoint-bases --allowlist .stubtest-allow \
 	  kmemleak_core._index kmemleak_core._scan kmemleak_core._mark kmemleak_core._heap \
 	  kmemleak_core._heap_find kmemleak_core._columns kmemleak_core._replay kmemleak_core._replay_places \
-	  kmemleak_core._tracker kmemleak_core._graph kmemleak_core._shapes kmemleak_core._capi \
+	  kmemleak_core._tracker kmemleak_core._graph kmemleak_core._dominators kmemleak_core._shapes kmemleak_core._capi \
 	  kmemleak_core._structures kmemleak_core._kallsyms kmemleak_core._btf kmemleak_core._names kmemleak_core._unpack_pages \
 	  kmemleak_core._slub
 
@@ -109,7 +109,7 @@ THREADED_TESTS := tests/test_free_threading.py tests/test_heap_parallel.py \
 endif
 ENGINE_TESTS ?= $(THREADED_TESTS) tests/test_scan_oracle.py tests/test_scan_semantics.py \
   tests/test_simd.py tests/test_model.py tests/test_heap_walk.py tests/test_replay.py \
-  tests/test_graph.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
+  tests/test_graph.py tests/test_dominators.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
   tests/vmcore/test_symbols_btf.py tests/vmcore/test_symbols_kallsyms.py \
   tests/vmcore/test_list_structures.py tests/vmcore/test_slub_synthetic.py
 

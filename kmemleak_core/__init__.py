@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .pipeline import analyse, scan
     from .replay import Replay, replay
     from .report.model import Report
+    from .retained import Holder, Retained, retained
     from .roots import RootRange, Roots, RootWord
     from .scan import Colour, References, ScanOptions, ScanResult, scan_image
     from .testing import LeaksFound, expect_no_leaks
@@ -37,6 +38,7 @@ __all__ = [
     "EventLog",
     "FaultError",
     "HeapError",
+    "Holder",
     "Hole",
     "KernelOptions",
     "Kmemleak",
@@ -57,6 +59,7 @@ __all__ = [
     "References",
     "Replay",
     "Report",
+    "Retained",
     "RootRange",
     "RootWord",
     "Roots",
@@ -72,6 +75,7 @@ __all__ = [
     "get_include",
     "open_events",
     "replay",
+    "retained",
     "scan",
     "scan_image",
 ]
@@ -103,6 +107,7 @@ export(
         "pipeline": ("analyse", "scan"),
         "replay": ("Replay", "replay"),
         "report.model": ("Report",),
+        "retained": ("Holder", "Retained", "retained"),
         "roots": ("RootRange", "RootWord", "Roots"),
         "scan": ("Colour", "References", "ScanOptions", "ScanResult", "scan_image"),
         "testing": ("LeaksFound", "expect_no_leaks"),

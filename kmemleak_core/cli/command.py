@@ -15,7 +15,7 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "dump", "replay", "parse", "kernel", "ctl", "vmcore")
+SUBCOMMANDS = ("scan", "retained", "dump", "replay", "parse", "kernel", "ctl", "vmcore")
 
 
 class ExitCode(IntEnum):
@@ -47,6 +47,7 @@ _EXAMPLES = """\
 examples:
   kmemleak scan core                     what leaks, the largest first
   kmemleak scan --json core > leaks.json
+  kmemleak retained core                 what keeps the heap big, leaks or not
   kmemleak dump 1234 -o core             dump a running process, which goes on
   kmemleak replay events.csv             what a log of allocations leaves behind
   kmemleak ctl scan                      have a detector that serves a socket scan

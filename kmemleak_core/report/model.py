@@ -23,9 +23,11 @@ from ..leaks import LeakGroup, LeakTable
 from ..objects import ObjectTable
 from ..provenance import Provenance
 from ..scan import ScanResult
+from ..shared_property import shared_property
 from .kernel_layouts import Layout
 
 if TYPE_CHECKING:
+    from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
 
 #: Turns rows into a kernel's records, and tells in which layout it prints them.
@@ -255,6 +257,21 @@ class Report:
         if self.result is None:
             raise UsageError("this report does not carry the scan that it came from")
         return referrers(self.result, address)
+
+    @shared_property
+    def retained(self) -> Retained:
+        """How much each object, root and module alone keeps alive.
+
+        Raises
+        ------
+        UsageError
+            The report does not carry its scan, or that was done with little memory.
+        """
+        from ..retained import retained
+
+        if self.result is None:
+            raise UsageError("this report does not carry the scan that it came from")
+        return retained(self.result)
 
     def suppress(self, *known: Suppressions | str | os.PathLike[str]) -> Report:
         """Return the report without known leaks, and all that these lead to.

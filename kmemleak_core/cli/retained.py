@@ -1,0 +1,114 @@
+"""Turns ``kmemleak retained`` into a table of who keeps most of a dump's memory alive."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import output, values
+
+_DESCRIPTION = """\
+Tells what keeps a heap big, even where nothing leaks: for each object, root or module how much
+memory it alone holds, which would be freed with it.
+
+The dump is a core file or a kernel's vmcore, as `kmemleak scan` takes it.
+"""
+
+_EPILOG = """\
+examples:
+  kmemleak retained core                     objects that no other object alone holds
+  kmemleak retained --by module core         each library's globals, each stack, registers
+  kmemleak retained --depth 5 --limit 3 core
+  kmemleak retained --json vmcore > retained.json
+
+exit codes:
+  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "retained",
+        help="tell what keeps a heap big, even where nothing leaks",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    parser.add_argument(
+        "--by",
+        choices=("object", "root", "module"),
+        default="object",
+        help="objects that no other object alone holds (default); ranges of roots, registers; or"
+        " all roots of one file, kernel module, …",
+    )
+    parser.add_argument(
+        "--limit",
+        type=values.count,
+        metavar="N",
+        help="how many to show (0: all; default 10)",
+    )
+    parser.add_argument(
+        "--depth",
+        type=_depth,
+        default=2,
+        metavar="N",
+        help="levels to show of what the largest hold in turn (default 2)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="for machines (report/retained_schema.json tells the layout)",
+    )
+    parser.add_argument(
+        "--redact", action="store_true", help="show nothing of what the memory holds"
+    )
+    parser.add_argument(
+        "--sysroot",
+        type=Path,
+        metavar="DIR",
+        help="folder with the program's files, for the pages that the core lacks",
+    )
+    parser.add_argument(
+        "--threads",
+        type=values.positive,
+        metavar="N",
+        help="scan on so many threads (default: the processors there are)",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--force", action="store_true", help="replace the output file")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, add up, show, and return the exit code."""
+    output.check_output(arguments.output, arguments.force)
+
+    from ..options import AnalyseOptions
+    from ..pipeline import analyse
+    from ..report.model import RenderOptions
+    from ..report.retained_json import render_retained_json
+    from ..report.retained_text import render_retained_text
+    from .command import ExitCode
+
+    asked = AnalyseOptions(sysroot=arguments.sysroot, threads=arguments.threads)
+    with output.progress(arguments.quiet) as tell:
+        report = analyse(arguments.core, asked, tell)
+        if tell is not None:
+            tell("retained sizes")
+        found = report.retained
+    render = render_retained_json if arguments.json else render_retained_text
+    options = RenderOptions(limit=arguments.limit, redact=arguments.redact)
+    with output.opened(arguments.output, arguments.force) as stream:
+        render(report, found, stream, options, by=arguments.by, depth=arguments.depth)
+    return ExitCode.CLEAN
+
+
+def _depth(text: str) -> int:
+    depth = values.count(text)
+    if depth > 50:
+        raise argparse.ArgumentTypeError("a depth of at most 50 is wanted")
+    return depth
