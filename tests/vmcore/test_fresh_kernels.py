@@ -20,6 +20,7 @@ from kmemleak_core.linux.kernel import Kernel, open_kernel
 from kmemleak_core.linux.tasks import read_tasks
 
 from .rig import Fresh, RigError, fresh
+from .rig.crash import RESERVED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -62,15 +63,24 @@ class Opened:
         return dict(zip(caches.names, sums.tolist(), strict=True))
 
 
+def dumps(name: str) -> dict[str, Opened]:
+    try:
+        made = fresh(name)
+    except RigError as error:
+        pytest.skip(f"no fresh {name} kernel here: {error}")
+    return {snapshot: Opened(snapshot, dump) for snapshot, dump in made.items()}
+
+
 @pytest.fixture(
     scope="module", params=["bookworm", "trixie", "sid", "five-levels", "debugged", "arm64"]
 )
 def guest(request):
-    try:
-        dumps = fresh(request.param)
-    except RigError as error:
-        pytest.skip(f"no fresh {request.param} kernel here: {error}")
-    return {name: Opened(name, dump) for name, dump in dumps.items()}
+    return dumps(request.param)
+
+
+@pytest.fixture(scope="module")
+def crashed():
+    return dumps("crashed")["crash"]
 
 
 @pytest.fixture
@@ -205,6 +215,38 @@ def test_processes_of_the_guest_are_found(plain):
     rows = [line.split() for line in plain.said.text("tasks").splitlines()[1:]]
     # ``ps`` itself is gone.
     assert {int(row[0]) for row in rows if row[3] != "ps"} <= found
+
+
+class TestCrashed:
+    """A kdump: ``/proc/vmcore``, copied by the kernel that runs after a crash."""
+
+    def test_registers_lead_to_the_stack_of_whoever_asked_for_the_crash(self, crashed):
+        kernel = crashed.kernel
+        threads = [t.registers for t in kernel.dump.threads]
+        texts = [kernel.symbols.text(registers["rip"]) for registers in threads]
+        assert len(threads) == 2
+        (by,) = [i for i, text in enumerate(texts) if text.startswith("__crash_kexec+")]
+        words = kernel.image.words(threads[by]["rsp"], 128).tolist()
+        assert any(kernel.symbols.text(w).startswith("sysrq_handle_crash+") for w in words)
+
+    def test_only_the_crash_kernels_memory_is_missing(self, crashed):
+        assert not list(crashed.kernel.coverage)
+        assert not list(crashed.memory.coverage)
+        missing = sum(note.nbytes for note in crashed.kernel.dump.coverage)
+        assert RESERVED << 20 <= missing < (RESERVED + 4) << 20
+
+    def test_objects_of_each_cache_equal_slabinfo(self, crashed):
+        found = crashed.per_cache(crashed.memory.slabs.objects)
+        moved = {n: found[n] for n, (_, objects) in crashed.slabinfo.items() if found[n] != objects}
+        assert found.keys() == crashed.slabinfo.keys()
+        assert len(moved) <= 0.05 * len(found), moved
+
+    def test_modules_are_those_of_proc_modules(self, crashed):
+        rows = [line.split() for line in crashed.said.text("modules").splitlines()]
+        assert [m.name for m in crashed.kernel.modules] == [row[0] for row in rows]
+
+    def test_its_own_sums_agree(self, crashed):
+        assert [c for c in crashed.memory.heap().checks if not c.passed] == []
 
 
 def largest(opened: Opened) -> dict[str, int]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from . import initramfs, qemu
+from . import crash, initramfs, qemu
 from .packages import RigError, fetch
 from .qemu import GuestError
 
@@ -40,7 +40,8 @@ class Plan:
         Further forms in which QEMU writes the first dump (``kdump-zlib``).
     snapshots
         Names of the dumps that one boot makes: ``plain`` is the guest as it is; before
-        ``shrunk``, each cache gives up what its processors hold.
+        ``shrunk``, each cache gives up what its processors hold; ``crash``, alone, is the kdump
+        of a guest that crashes.
     """
 
     suite: str
@@ -55,7 +56,7 @@ class Plan:
     def key(self) -> str:
         """What tells it from other plans, and from what other versions of the rig made of it."""
         digest = hashlib.sha256(repr(self).encode())
-        for file in sorted(HERE.glob("*.[ps][yh]")):
+        for file in sorted(HERE.glob("*.[cps]*")):
             digest.update(file.read_bytes())
         return f"{self.suite}-{self.architecture}-{digest.hexdigest()[:12]}"
 
@@ -68,6 +69,9 @@ GUESTS = {
     "sid": Plan("sid"),
     "five-levels": Plan("bookworm", levels=5),
     "arm64": Plan("trixie", "arm64"),
+    "crashed": Plan(
+        "bookworm", memory=384, append=f"crashkernel={crash.RESERVED}M", snapshots=("crash",)
+    ),
 }
 
 
@@ -120,6 +124,8 @@ def make(plan: Plan, out: Path, *, cache: Path | None = None) -> dict[str, Fresh
     took = {"packages": time.monotonic() - started}
     out.mkdir(parents=True, exist_ok=True)
     files = initramfs.with_modules("modules", initramfs.modules(packages, MODULES))
+    if "crash" in plan.snapshots:
+        files |= crash.files(packages, out)
     shutil.copy(packages.config, out / "config")
     found = boot(plan, packages.image, packages.busybox, files, out, took)
     tell(plan, out, took, release=packages.release, package=packages.version)
@@ -163,13 +169,26 @@ def boot(
     archive = out / "initramfs.cpio"
     init = (HERE / "init.sh").read_bytes()
     files = {**more, "bin/busybox": busybox.read_bytes(), "init": init}
-    archive.write_bytes(initramfs.build(files, programs=("bin/busybox", "init")))
+    archive.write_bytes(initramfs.build(files, programs=("bin/busybox", "init", "crash/load")))
     machine = _machine(plan)
     started = time.monotonic()
     append = f"{plan.append} {qemu.names(plan.snapshots)}"
     found: dict[str, Fresh] = {}
-    with qemu.Guest(machine, kernel, archive, out, memory=plan.memory, append=append) as guest:
-        while (asked := guest.asked()) != "done":
+    disk = None
+    if "crash" in plan.snapshots:
+        disk = out / "disk"
+        with disk.open("wb") as file:
+            file.truncate((plan.memory + 16) << 20)
+    memory = plan.memory
+    with qemu.Guest(
+        machine, kernel, archive, out, memory=memory, append=append, disk=disk
+    ) as guest:
+        if disk:
+            folder = out / "crash"
+            folder.mkdir(exist_ok=True)
+            crash.take(guest, disk, folder / "vmcore.elf", took)
+            found["crash"] = Fresh(folder)
+        while disk is None and (asked := guest.asked()) != "done":
             name = asked.removeprefix("dump ")
             if name not in plan.snapshots:
                 raise RigError(f"the guest asks for {asked!r}, which is no dump of this plan")

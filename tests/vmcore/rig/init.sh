@@ -139,6 +139,12 @@ for name in ${rig_snapshots:-plain}; do
         sleep 7
         scan
     fi
+    if [ $name = crash ]; then
+        words="console=ttyS0 rdinit=/init nr_cpus=1 reset_devices panic=-1 rig_asks=$rig_asks"
+        /crash/load /crash/kernel /crash/initramfs "$words"
+        texts $name >$TEXTS
+        echo c >/proc/sysrq-trigger
+    fi
     snapshot $name
 done
 echo "done" >&3

@@ -110,6 +110,8 @@ class Guest:
         How many.
     append
         More words for the kernel's command line.
+    disk
+        A file that it has as a disk.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Guest:
         memory: int = 192,
         processors: int = 2,
         append: str = "",
+        disk: Path | None = None,
     ) -> None:
         if shutil.which(machine.program) is None:
             raise RigError(f"no {machine.program}: apt-get install qemu-system")
@@ -134,6 +137,8 @@ class Guest:
         words = f"console={machine.console} panic=-1 rdinit=/init no_hash_pointers {append}"
         words += f" rig_texts=/dev/{machine.texts} rig_asks=/dev/{machine.asks}"
         command += ["-append", words, "-qmp", "stdio"]
+        if disk:
+            command += ["-drive", f"file={disk},format=raw,if=virtio"]
         command += ["-serial", f"file:{folder / 'console.txt'}"]
         command += ["-chardev", f"file,id=texts,path={folder / 'texts.raw'}"]
         command += ["-chardev", f"socket,id=asks,fd={theirs.fileno()}"]
