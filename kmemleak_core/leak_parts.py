@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ._graph import flood, subgraph
 from .clusters import LeakGraph, sole_owner
 from .leaks import LeakGroup, LeakTable
+from .provenance import Provenance
 
 
 def led_to(leaks: LeakTable, starts: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -48,7 +49,11 @@ def without(leaks: LeakTable, gone: NDArray[np.bool_]) -> tuple[LeakTable, NDArr
 
 
 def renumbered(
-    groups: Sequence[LeakGroup], leaks: LeakTable, rows: NDArray[np.int64], before: int
+    groups: Sequence[LeakGroup],
+    leaks: LeakTable,
+    rows: NDArray[np.int64],
+    before: int,
+    provenance: Provenance | None = None,
 ) -> tuple[LeakGroup, ...]:
     """Return the groups of a table that `without` made, and fill its ``group`` column.
 
@@ -60,6 +65,8 @@ def renumbered(
         What `without` returned.
     before
         Rows of the table before.
+    provenance
+        Where the leaks come from, row by row of the table.
     """
     position = np.full(before, -1, np.int64)
     position[rows] = np.arange(rows.size)
@@ -68,7 +75,8 @@ def renumbered(
         members = position[group.rows]
         members = members[members >= 0]
         if members.size:
-            left.append(_measured(group, leaks, members, members.size == group.count))
+            whole = members.size == group.count
+            left.append(_measured(group, leaks, members, whole, provenance))
     owner_of = np.full(len(leaks), -1, np.int64)
     for index, group in enumerate(left):
         owner_of[group.rows] = index
@@ -77,7 +85,10 @@ def renumbered(
 
 
 def shown_groups(
-    groups: Sequence[LeakGroup], leaks: LeakTable, shown: NDArray[np.bool_]
+    groups: Sequence[LeakGroup],
+    leaks: LeakTable,
+    shown: NDArray[np.bool_],
+    provenance: Provenance | None = None,
 ) -> list[tuple[int, LeakGroup]]:
     """Return the groups that leaks to show are in, each with its index, measured by these.
 
@@ -93,7 +104,7 @@ def shown_groups(
         if not whole:
             parts.append(index)
         owner_of[members] = index
-        found.append((index, _measured(group, leaks, members, whole)))
+        found.append((index, _measured(group, leaks, members, whole, provenance)))
     if parts:
         measured = dict(found)
         some = [measured[index] for index in parts]
@@ -105,7 +116,11 @@ def shown_groups(
 
 
 def _measured(
-    group: LeakGroup, leaks: LeakTable, members: NDArray[np.int64], whole: bool
+    group: LeakGroup,
+    leaks: LeakTable,
+    members: NDArray[np.int64],
+    whole: bool,
+    provenance: Provenance | None,
 ) -> LeakGroup:
     """Return a group of these rows only; what it retains is as before."""
     if whole:
@@ -114,8 +129,14 @@ def _measured(
     sizes, direct = table["size"], table["direct"]
     uniform = group.size is not None or int(sizes.min()) == int(sizes.max())
     first = int(np.argmax(direct)) if direct.any() else 0
+    origin = group.origin
+    if provenance is not None:
+        # What the members share stays; the rest is the example's.
+        own = provenance.origin(int(members[first]))
+        origin = replace(origin, comm=own.comm, pid=own.pid, birth=own.birth)
     return replace(
         group,
+        origin=origin,
         size=int(sizes[0]) if uniform and group.shape != "others" else None,
         count=members.size,
         nbytes=int(sizes.sum(dtype=np.uint64)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol, overload
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ LEAK_DTYPE = np.dtype(
 
 #: Groups beyond this many, the smallest ones, are folded into one: a group is a Python object.
 MAX_GROUPS = 4096
+
+
+#: What the members of a group share.
+GroupBy = Literal["origin", "trace", "kind", "size", "shape"]
 
 
 class Scanned(Protocol):
@@ -299,6 +303,7 @@ def group_leaks(
     image: MemoryImage,
     objects: ObjectTable,
     provenance: Provenance | None = None,
+    by: GroupBy = "origin",
 ) -> tuple[LeakGroup, ...]:
     """Group leaks by origin, size and what their first words hold; fill the ``group`` column.
 
@@ -318,12 +323,16 @@ def group_leaks(
         All objects: a word that points into one is told from other pointers.
     provenance
         Where the leaks come from, row by row of the table.
+    by
+        What the members of a group share: ``"origin"`` is backtrace and kind; leaks of which
+        nothing tells of that are grouped by size and shape.
     """
     table = leaks.array
     if not table.size:
         return ()
     codes = classify(image, objects, table["address"], table["size"])
-    members, starts = _partition(table, merge_varied(coarse(codes), table["size"]), provenance)
+    alike = coarse(codes) if by == "shape" else merge_varied(coarse(codes), table["size"])
+    members, starts = _partition(_keys(table, alike, provenance, by), table["order"])
     sizes = table["size"]
     total = np.add.reduceat(sizes[members], starts)
     folded = -1
@@ -367,6 +376,7 @@ def group_leaks(
         sizes[members], starts
     )
     shapes = common(codes, members, starts)
+    origin_of = _origins(provenance, members, starts)
     groups = []
     # Numbers of Python's, a column at a time: there can be thousands of groups.
     numbers = np.stack(
@@ -402,27 +412,73 @@ def group_leaks(
                 retained_sum,
                 address,
                 members[begin : begin + count],
-                UNKNOWN if provenance is None or g == folded else provenance.origin(chosen_row),
+                UNKNOWN if g == folded else origin_of(g, chosen_row),
             )
         )
     return tuple(groups)
 
 
+def _keys(
+    table: NDArray[Any], codes: NDArray[np.uint8], provenance: Provenance | None, by: GroupBy
+) -> list[NDArray[np.uint64]]:
+    """Return the columns whose values the members of a group share."""
+    size, shape = table["size"], pack(codes)
+    if by == "size":
+        return [size]
+    if by == "shape":
+        return [shape]
+    keys = [shape, size]
+    trace = None if provenance is None or by == "kind" else provenance.trace
+    kind = None if provenance is None else provenance.kind
+    if trace is not None:
+        keys = [np.where(trace >= 0, np.uint64(0), key) for key in keys]
+        keys.append(trace.astype(np.uint64))
+    if kind is not None:
+        if by == "kind":
+            keys = [np.where(kind >= 0, np.uint64(0), key) for key in keys]
+        elif by == "trace" and trace is not None:
+            kind = np.where(trace >= 0, -1, kind)
+        keys.append(kind.astype(np.uint64))
+    return keys
+
+
 def _partition(
-    table: NDArray[Any], codes: NDArray[np.uint8], provenance: Provenance | None
+    keys: list[NDArray[np.uint64]], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sort rows by what makes a group, inside by allocation; return them and each one's start."""
-    size, shape = table["size"], pack(codes)
-    keys = [shape, size]
-    if provenance is not None:
-        if provenance.trace is not None:
-            known = provenance.trace >= 0
-            keys = [np.where(known, np.uint64(0), key) for key in keys]
-            keys.append(provenance.trace.astype(np.uint64))
-        if provenance.kind is not None:
-            keys.append(provenance.kind.astype(np.uint64))
-    members = np.lexsort((table["order"], *keys)).astype(np.int64, copy=False)
+    members = np.lexsort((order, *keys)).astype(np.int64, copy=False)
     new = np.zeros(max(0, members.size - 1), bool)
     for key in keys:
         new |= key[members][1:] != key[members][:-1]
     return members, np.concatenate(([0], np.flatnonzero(new) + 1)).astype(np.int64)
+
+
+def _origins(
+    provenance: Provenance | None, members: NDArray[np.int64], starts: NDArray[np.int64]
+) -> Callable[[int, int], Origin]:
+    """Return what tells the origin of a group by its number and its example's row.
+
+    Kind and backtrace are those of all members, or left out.
+    """
+    if provenance is None:
+        return lambda group, row: UNKNOWN
+
+    def uniform(column: NDArray[Any] | None) -> list[bool]:
+        if column is None:
+            return [True] * starts.size
+        lowest = np.minimum.reduceat(column[members], starts)
+        return list((lowest == np.maximum.reduceat(column[members], starts)).tolist())
+
+    kinds, traces = uniform(provenance.kind), uniform(provenance.trace)
+
+    def origin(group: int, row: int) -> Origin:
+        found = provenance.origin(row)
+        if kinds[group] and traces[group]:
+            return found
+        return replace(
+            found,
+            kind=found.kind if kinds[group] else "",
+            frames=found.frames if traces[group] else (),
+        )
+
+    return origin

@@ -36,11 +36,17 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         help="groups, or single leaks, to show (0: all; default: 10 groups, all leaks)",
     )
     shown.add_argument(
-        "--min-size",
-        type=values.size,
-        default=0,
-        metavar="BYTES",
-        help="only leaks of at least so many bytes (K, M, G: powers of 1024)",
+        "--group-by",
+        choices=("origin", "trace", "kind", "size", "shape"),
+        default="origin",
+        help="what the leaks of a group share: backtrace and kind (origin, the default), one of"
+        " these, or size or shape, by which they are grouped where nothing else is known",
+    )
+    shown.add_argument(
+        "--sort",
+        choices=("bytes", "count", "size", "oldest"),
+        help="which groups come first: the most bytes (default) or objects, the largest or oldest"
+        " objects; single leaks follow their groups, unless --order is given",
     )
     shown.add_argument(
         "--order",
@@ -67,6 +73,36 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add the options that leave leaks out: of every format, and of the exit code."""
+    only = parser.add_argument_group(
+        "only some leaks (patterns: whole names with * for anything; of several, one is enough)"
+    )
+    only.add_argument(
+        "--min-size",
+        type=values.size,
+        default=0,
+        metavar="BYTES",
+        help="only leaks of at least so many bytes (K, M, G: powers of 1024)",
+    )
+    only.add_argument(
+        "--max-size", type=values.size, metavar="BYTES", help="only leaks of at most so many bytes"
+    )
+    for name, what in (
+        ("type", "leaks of this kind, where the dump tells kinds"),
+        ("function", "leaks with this function in their backtrace"),
+        ("module", "leaks with this module in their backtrace"),
+    ):
+        only.add_argument(
+            f"--{name}",
+            dest=f"{name}s",
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help=f"only {what} (can be given more than once)",
+        )
+
+
 def render_options(arguments: argparse.Namespace) -> RenderOptions:
     """Return how the report is shown."""
     from ..report import RenderOptions
@@ -74,6 +110,11 @@ def render_options(arguments: argparse.Namespace) -> RenderOptions:
     return RenderOptions(
         limit=arguments.limit,
         min_size=arguments.min_size,
+        max_size=arguments.max_size,
+        types=tuple(arguments.types),
+        functions=tuple(arguments.functions),
+        modules=tuple(arguments.modules),
+        sort=arguments.sort,
         order=arguments.order,
         redact=arguments.redact,
         hex_bytes=arguments.hex,

@@ -46,6 +46,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     parser.set_defaults(run=run)
     scan_options.add_scan_options(parser)
     triage_options.add_triage_options(parser)
+    report_options.add_filters(parser)
     report_options.add_report_options(parser)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..leaks import GroupBy
     from ..report import RenderOptions, Report
 
 
@@ -41,15 +42,20 @@ class Triage:
     def __init__(self, arguments: argparse.Namespace) -> None:
         from ..suppressions import Suppressions
 
+        self._group_by: GroupBy = arguments.group_by
         self._suppressions = Suppressions.load(*arguments.suppressions)
 
     def apply(self, report: Report) -> Report:
         """Return the report of the leaks that count."""
-        return report.suppress(self._suppressions) if self._suppressions.entries else report
+        if self._suppressions.entries:
+            report = report.suppress(self._suppressions)
+        return report if self._group_by == "origin" else report.regroup(self._group_by)
 
     def exit_code(self, report: Report, options: RenderOptions) -> int:
         """Return whether leaks that count were found."""
+        from ..report.select import hidden
         from .command import ExitCode
 
-        found = bool((report.leaks["size"] >= options.min_size).any())
+        hidden_objects, _ = hidden(report, options)
+        found = len(report.leaks) > hidden_objects
         return ExitCode.LEAKS if found else ExitCode.CLEAN

@@ -1,13 +1,16 @@
-"""Turns a report into another one: without what is known."""
+"""Turns a report into another one: without what is known, or grouped in another way."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 
+from ..errors import UsageError
 from ..leak_masks import suppressed_by
 from ..leak_parts import led_to, renumbered, without
+from ..leaks import GroupBy, LeakTable, group_leaks
 from ..suppressions import Suppressions, SuppressionUse
 from .model import Report
 
@@ -36,12 +39,29 @@ def suppressed(report: Report, suppressions: Suppressions) -> Report:
         return replace(report, suppressions=report.suppressions + uses)
     left, rows = without(leaks, gone)
     records = report.kernel_records
+    told = None if report.provenance is None else report.provenance.take(rows)
     return replace(
         report,
         leaks=left,
-        groups=renumbered(report.groups, left, rows, len(leaks)),
+        groups=renumbered(report.groups, left, rows, len(leaks), told),
         summary=report.summary.without(leaks, left),
-        provenance=None if report.provenance is None else report.provenance.take(rows),
+        provenance=told,
         kernel_records=None if records is None else lambda shown: records(rows[shown]),
         suppressions=report.suppressions + uses,
     )
+
+
+def regrouped(report: Report, by: GroupBy) -> Report:
+    """Return the report with other groups; see `Report.regroup`."""
+    if by not in get_args(GroupBy):
+        raise UsageError(f"there are no groups by {by!r}", hint=f"one of: {get_args(GroupBy)}")
+    told = report.provenance
+    if by == "trace" and (told is None or told.trace is None):
+        raise UsageError("there are no backtraces to group by", hint="--group-by size, or shape")
+    if by == "kind" and (told is None or told.kind is None):
+        raise UsageError("there are no types to group by", hint="--group-by size, or shape")
+    if report.image is None or report.result is None:
+        raise UsageError("this report does not carry the scan that it came from")
+    leaks = LeakTable(report.leaks.array.copy(), report.leaks.graph)
+    groups = group_leaks(leaks, report.image, report.result.objects, told, by)
+    return replace(report, leaks=leaks, groups=groups, grouped_by=by)

@@ -13,7 +13,7 @@ from ..leaks import LeakGroup
 from ..provenance import Origin
 from ..suppressions import SuppressionUse
 from .model import RenderOptions, Report
-from .select import chosen_groups, chosen_rows, example_size, shown_shape
+from .select import chosen_groups, chosen_rows, example_size, hidden, shown_shape
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -57,6 +57,7 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
     groups = chosen_groups(report, options)
     shown = groups[: options.limit] if options.limit else groups
     _, leaks_left_out = chosen_rows(report, options)
+    hidden_objects, hidden_bytes = hidden(report, options)
     process = {str(k): str(v) for k, v in source.process.items()}
     if options.redact:
         process.pop("arguments", None)
@@ -94,6 +95,8 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         ],
         "counters": _counters(report.counters),
         "kernel": None if report.kernel is None else _kernel(report.kernel),
+        "hidden": {"objects": hidden_objects, "bytes": hidden_bytes},
+        "grouped_by": report.grouped_by,
         "groups": [_group(report, options, index, group) for index, group in shown],
         "groups_left_out": len(groups) - len(shown),
         "leaks_left_out": leaks_left_out,

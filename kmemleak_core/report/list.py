@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from .model import RenderOptions, Report
-from .select import chosen_rows
+from .select import chosen_rows, hidden
 
 _HEADER = "# address size kind references/wanted group held-by"
 
@@ -42,3 +42,8 @@ class ListRenderer:
             )
         if left_out:
             out.write(f"# {left_out} more\n")
+        objects, _ = hidden(report, options)
+        if objects:
+            out.write(f"# {objects} hidden by filters\n")
+        if report.summary.suppressed_objects:
+            out.write(f"# {report.summary.suppressed_objects} suppressed\n")

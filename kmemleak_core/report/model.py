@@ -19,7 +19,7 @@ from ..heaps import Check
 from ..image import MemoryImage
 from ..kernel_findings import KernelFindings
 from ..kernel_record import KernelRecord
-from ..leaks import LeakGroup, LeakTable
+from ..leaks import GroupBy, LeakGroup, LeakTable
 from ..objects import ObjectTable
 from ..provenance import Provenance
 from ..scan import ScanResult
@@ -142,11 +142,18 @@ class RenderOptions:
     ----------
     limit
         Groups (or, in a list, leaks) to show; 0 for all; None for the renderer's own choice.
-    min_size
-        Leave out leaks of fewer bytes than this (they stay in the summary).
+    min_size, max_size
+        Leave out leaks of fewer or more bytes than this. What is left out stays in the summary,
+        and is told to be hidden.
+    types, functions, modules
+        Leave out leaks but of these kinds, or those with one of these functions or modules in
+        their backtrace: whole names with ``*`` for anything; one of several is enough.
+    sort
+        Which groups come first: most ``"bytes"`` (None is this, too) or ``"count"``, largest
+        ``"size"``, ``"oldest"``.
     order
-        Order of single leaks: ``"allocation"``, ``"address"``, ``"size"``; None for the
-        order that the analysis was asked for.
+        Order of single leaks: ``"allocation"``, ``"address"``, ``"size"``; None for that of
+        their groups, if `sort` is given, else for the order that the analysis was asked for.
     redact
         Hide what memory holds: no hex, no text, no process arguments.
     hex_bytes
@@ -159,6 +166,11 @@ class RenderOptions:
 
     limit: int | None = None
     min_size: int = 0
+    max_size: int | None = None
+    types: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    sort: str | None = None
     order: str | None = None
     redact: bool = False
     hex_bytes: int = 32
@@ -205,6 +217,8 @@ class Report:
         dump has no records of its kmemleak.
     suppressions
         What each suppression did.
+    grouped_by
+        What the members of a group share: see `regroup`.
     """
 
     source: ReportSource
@@ -223,6 +237,7 @@ class Report:
     kernel: KernelFindings | None = None
     kernel_records: RecordsOf | None = field(default=None, repr=False)
     suppressions: tuple[SuppressionUse, ...] = ()
+    grouped_by: GroupBy = "origin"
 
     def __post_init__(self) -> None:
         if not self.version:
@@ -298,6 +313,25 @@ class Report:
             for one in known
         ]
         return suppressed(self, Suppressions(entry for some in entries for entry in some))
+
+    def regroup(self, by: GroupBy) -> Report:
+        """Return the report with other groups.
+
+        Parameters
+        ----------
+        by
+            What the members of a group share: ``"trace"`` (backtrace), ``"kind"``, ``"size"``,
+            ``"shape"``, or ``"origin"``: backtrace and kind. By the first two and the last,
+            leaks of which that is not known are grouped by size and shape.
+
+        Raises
+        ------
+        UsageError
+            Nothing tells of any leak, or the report does not carry its scan.
+        """
+        from .changes import regrouped
+
+        return regrouped(self, by)
 
     def report(self, format: str = "text", **options: Any) -> str:
         """Return the report as text.

@@ -2,34 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
+from ..leak_parts import shown_groups
 from ..leaks import LeakGroup
 from .model import RenderOptions, Report
+
+#: Which groups come first, by name.
+SORTS: dict[str, Callable[[Report, LeakGroup], int]] = {
+    "bytes": lambda report, group: 0,  # as they come
+    "count": lambda report, group: -group.count,
+    "size": lambda report, group: -(group.nbytes // group.count),
+    "oldest": lambda report, group: int(report.leaks["order"][group.rows[0]]),
+}
+
+
+def selected(report: Report, options: RenderOptions) -> NDArray[np.bool_] | None:
+    """Return which leaks pass the filters, ``(n,)``; None: all of them.
+
+    Raises
+    ------
+    UsageError
+        A filter asks for what the dump does not tell.
+    """
+    masks = []
+    if options.min_size > 0:
+        masks.append(report.leaks["size"] >= options.min_size)
+    if options.max_size is not None:
+        masks.append(report.leaks["size"] <= options.max_size)
+    if options.types or options.functions or options.modules:
+        from .. import leak_masks
+
+        if options.types:
+            masks.append(leak_masks.of_kinds(report.provenance, options.types))
+        if options.functions:
+            masks.append(leak_masks.of_functions(report.provenance, options.functions))
+        if options.modules:
+            masks.append(leak_masks.of_modules(report.provenance, options.modules))
+    return np.logical_and.reduce(masks) if masks else None
+
+
+def hidden(report: Report, options: RenderOptions) -> tuple[int, int]:
+    """Return how many leaks do not pass the filters, and their bytes."""
+    mask = selected(report, options)
+    if mask is None:
+        return 0, 0
+    sizes = report.leaks["size"][~mask]
+    return sizes.size, int(sizes.sum(dtype=np.uint64))
 
 
 def chosen_rows(
     report: Report, options: RenderOptions, default_limit: int = 0
 ) -> tuple[NDArray[np.int64], int]:
     """Return the rows of single leaks to show, in order, and how many the limit left out."""
-    order = options.order or str(report.options.get("order") or "allocation")
-    rows = report.leaks.rows_by(order)
-    if options.min_size > 0:
-        rows = rows[report.leaks["size"][rows] >= options.min_size]
+    if options.sort is not None and options.order is None:
+        rows = _rows_by_group(report, options)
+    else:
+        rows = report.leaks.rows_by(
+            options.order or str(report.options.get("order") or "allocation")
+        )
+    mask = selected(report, options)
+    if mask is not None:
+        rows = rows[mask[rows]]
     limit = default_limit if options.limit is None else options.limit
     shown = rows[:limit] if limit > 0 else rows
     return shown, rows.size - shown.size
 
 
 def chosen_groups(report: Report, options: RenderOptions) -> list[tuple[int, LeakGroup]]:
-    """Return the groups that pass ``min_size``, each with its index."""
-    # The group that folds many sizes has none of its own: its mean stands for it.
-    return [
-        (i, g)
-        for i, g in enumerate(report.groups)
-        if (g.nbytes // g.count if g.size is None else g.size) >= options.min_size
-    ]
+    """Return the groups of leaks that pass the filters, each with its index, sorted.
+
+    A group of which only a part passes is measured by that part.
+    """
+    if options.sort is not None and options.sort not in SORTS:
+        raise UsageError(f"groups are not sorted by {options.sort!r}: {', '.join(SORTS)}")
+    mask = selected(report, options)
+    groups = list(enumerate(report.groups))
+    if mask is not None:
+        groups = shown_groups(report.groups, report.leaks, mask, report.provenance)
+    key = SORTS[options.sort or "bytes"]
+    return sorted(groups, key=lambda one: key(report, one[1]))
+
+
+def _rows_by_group(report: Report, options: RenderOptions) -> NDArray[np.int64]:
+    """Return all rows, those of the first group first, inside in the order of allocation."""
+    rank = np.full(len(report.groups) + 1, len(report.groups), np.int64)
+    for position, (index, _) in enumerate(chosen_groups(report, options)):
+        rank[index] = position
+    rows: NDArray[np.int64] = np.lexsort((report.leaks["order"], rank[report.leaks["group"]]))
+    return rows
 
 
 def example_size(report: Report, group: LeakGroup) -> int:

@@ -6,7 +6,6 @@ from typing import TextIO
 
 from ..frame_patterns import Skipper, function_of
 from ..leaks import LeakGroup
-from .escape import printable
 from .model import RenderOptions, Report
 from .select import chosen_groups
 from .units import count_text, size_text
@@ -54,5 +53,7 @@ def _pattern(name: str) -> str:
 
     Empty where nothing would be left of it.
     """
-    text = "".join(c if printable(c) == c and not c.isspace() else "*" for c in name)
-    return text if text.strip("*^$ ") else ""
+    text = "".join(
+        c if c.isprintable() and not c.isspace() and c not in "^$" else "*" for c in name
+    )
+    return text if text.strip("*") else ""

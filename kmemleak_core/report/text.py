@@ -12,7 +12,7 @@ from .hexdump import hex_rows
 from .kernel_part import kernel_facts, verdict_lines
 from .model import RenderOptions, Report
 from .parts import wrapped
-from .select import chosen_groups, example_size, shown_shape
+from .select import chosen_groups, example_size, hidden, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
 
@@ -37,6 +37,7 @@ class TextRenderer:
         for text in textwrap.wrap(headline(report), width):
             line((text, style))
         groups = [g for _, g in chosen_groups(report, options)]
+        _filtered(report, options, line, width)
         _section(
             report,
             options,
@@ -47,7 +48,8 @@ class TextRenderer:
             direct=True,
         )
         held = [g for g in groups if g.indirect_count]
-        held.sort(key=lambda g: -g.indirect_bytes)
+        if options.sort in (None, "bytes"):
+            held.sort(key=lambda g: -g.indirect_bytes)
         _section(
             report,
             options,
@@ -102,6 +104,14 @@ def _title(report: Report, options: RenderOptions, line: Line, width: int) -> No
     if arguments and not options.redact:
         line("  ", (shortened(f"arguments: {printable(arguments)}", width - 2), "dim"))
     line()
+
+
+def _filtered(report: Report, options: RenderOptions, line: Line, width: int) -> None:
+    """Tell what the filters leave out."""
+    objects, nbytes = hidden(report, options)
+    if objects:
+        left = f"{count_text(objects, 'leak')} ({size_text(nbytes)})"
+        wrapped(line, f"the filters hide {left} of these", width)
 
 
 def _section(

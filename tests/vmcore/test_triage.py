@@ -43,3 +43,19 @@ def test_the_kernel_s_own_words_are_of_what_is_left(report):
     assert told.count("unreferenced object") == len(left.leaks)
     records = whole.split("unreferenced object ")[1:]
     assert [r for r in records if r in told] == told.split("unreferenced object ")[1:]
+
+
+def test_filters_and_groups_go_by_functions_caches_and_modules(report):
+    frames = report.groups[0].origin.frames
+    function = frames[-1].split("+")[0]
+    document = report.to_dict(functions=(function,))
+    assert document["leaks"]
+    assert all(any(function in f for f in g["backtrace"]) for g in document["groups"])
+    assert len(document["leaks"]) + document["hidden"]["objects"] == 41
+    # What has no kind, or no backtrace, is grouped by size and shape.
+    kinds = [g.origin.kind for g in report.regroup("kind").groups if g.origin.kind]
+    assert len(set(kinds)) == len(kinds)
+    traces = [g.origin.frames for g in report.regroup("trace").groups if g.origin.frames]
+    assert len(set(traces)) == len(traces)
+    kind = kinds[0]
+    assert {g["kind"] for g in report.to_dict(types=(kind,))["groups"]} == {kind}
