@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from intervaltree import IntervalTree
@@ -47,6 +49,46 @@ def walk_by_scipy(
     ones = np.ones(hub[-1], dtype=np.int8)
     graph = csr_array((ones, np.append(rows, roots), hub), shape=(count + 1,) * 2)
     found: NDArray[np.int32] = breadth_first_order(graph, count, return_predecessors=False)
+    return found
+
+
+def networkx_graph(
+    offsets: NDArray[np.int64], rows: NDArray[np.uint32], roots: NDArray[np.uint32]
+) -> Any:
+    """Return networkx's graph, in which one node more refers to the roots."""
+    import networkx
+
+    return networkx.DiGraph(_edges(offsets, rows, roots))
+
+
+def rustworkx_graph(
+    offsets: NDArray[np.int64], rows: NDArray[np.uint32], roots: NDArray[np.uint32]
+) -> Any:
+    """Return rustworkx's graph, in which one node more refers to the roots."""
+    import rustworkx
+
+    graph = rustworkx.PyDiGraph()
+    graph.add_nodes_from(range(offsets.size))
+    graph.add_edges_from_no_data(_edges(offsets, rows, roots))
+    return graph
+
+
+def _edges(
+    offsets: NDArray[np.int64], rows: NDArray[np.uint32], roots: NDArray[np.uint32]
+) -> list[tuple[int, int]]:
+    n = offsets.size - 1
+    sources = np.repeat(np.arange(n), np.diff(offsets)).tolist()
+    edges = list(zip(sources, rows.tolist(), strict=True))
+    return edges + [(n, root) for root in roots.tolist()]
+
+
+#: Who makes a graph for `dominators_by`.
+GRAPHS = {"networkx": networkx_graph, "rustworkx": rustworkx_graph}
+
+
+def dominators_by(tool: str, graph: Any, top: int) -> dict[int, int]:
+    """Return the immediate dominator of each node that a node leads to."""
+    found: dict[int, int] = import_module(tool).immediate_dominators(graph, top)
     return found
 
 

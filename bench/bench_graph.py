@@ -1,4 +1,4 @@
-"""Reference lists and the walk over them, beside numpy and scipy doing the same."""
+"""Reference lists, the walk over them and dominators, beside libraries doing the same."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kmemleak_core as km
+from kmemleak_core._dominators import add_up, dominators
 from kmemleak_core._index import ROWS, AddressIndex
 from kmemleak_core._mark import mark
 from kmemleak_core._scan import extract_references
@@ -133,6 +134,69 @@ def bench_walk_scipy(benchmark, case, heap, lists):
     )
     count, _ = mark(offsets, targets, heap.objects.min_count, roots)
     assert found.size - 1 == count.sum()
+
+
+@pytest.fixture
+def below_roots(heap, lists):
+    """The lists, and a root for each reference from one, as `dominators` takes them."""
+    offsets, targets, roots = lists
+    return offsets, targets, np.arange(roots.size + 1), roots, np.zeros(roots.size, np.uint32)
+
+
+def bench_retained(benchmark, case, heap, below_roots):
+    shape, size = case
+    nbytes, count = measure(
+        benchmark,
+        lambda: add_up(*dominators(*below_roots), heap.objects.size),
+        work=f"retained sizes, {shape}",
+        size=size,
+        units=len(heap.objects),
+        rounds=3,
+    )
+    assert count[-1] > 0.99 * len(heap.objects)
+    assert nbytes[-1] <= heap.objects.nbytes
+
+
+# Theirs make a Python object of each node, networkx of each reference too: smaller graphs tell.
+@pytest.mark.parametrize(("tool", "count"), [("networkx", 20_000), ("rustworkx", 200_000)])
+@pytest.mark.parametrize("shape", SHAPES)
+def bench_dominators_elsewhere(benchmark, shape, tool, count):
+    pytest.importorskip(tool)
+    heap = SHAPES[shape](scaled(count))
+    index = AddressIndex(heap.objects.address, heap.objects.size)
+    offsets, targets, _ = extract(heap, index)
+    roots = index.lookup(heap.roots.word_array())
+    graph = alternatives.GRAPHS[tool](offsets, targets & np.uint32(ROWS), roots & np.uint32(ROWS))
+    found = measure(
+        benchmark,
+        lambda: alternatives.dominators_by(tool, graph, len(heap.objects)),
+        work=f"dominators, {shape}",
+        size=count,
+        units=len(heap.objects),
+        tool=tool,
+        rounds=1,
+    )
+    n = len(heap.objects)
+    idom, _ = dominators(offsets, targets, np.array([0, roots.size]), roots, np.zeros(1, np.uint32))
+    ours = {row: min(above, n) for row, above in enumerate(idom[:n].tolist()) if above <= n + 2}
+    assert {row: above for row, above in found.items() if row < n} == ours
+
+
+@pytest.mark.parametrize("count", [20_000, 200_000])
+@pytest.mark.parametrize("shape", SHAPES)
+def bench_dominators(benchmark, shape, count):
+    heap = SHAPES[shape](scaled(count))
+    index = AddressIndex(heap.objects.address, heap.objects.size)
+    offsets, targets, _ = extract(heap, index)
+    roots = index.lookup(heap.roots.word_array())
+    one = np.array([0, roots.size]), roots, np.zeros(1, np.uint32)
+    measure(
+        benchmark,
+        lambda: dominators(offsets, targets, *one),
+        work=f"dominators, {shape}",
+        size=count,
+        units=len(heap.objects),
+    )
 
 
 def bench_scan_image(benchmark, case, heap):

@@ -131,6 +131,17 @@ def _targets() -> list[Target]:
             for size, limit in zip((e6, e7), limits, strict=True)
         ]  # fmt: skip
     rows += [
+        Target(f"retained sizes, {shape}, {size:,} objects", "ns an object", limit, limit,
+               partial(_nanoseconds, f"retained sizes, {shape}", size, "units"))
+        for shape in ("random graph", "linked list")
+        for size, limit in ((e6, 1000), (e7, 2000))
+    ]  # fmt: skip
+    rows += [
+        Target(f"dominators by {tool}, random graph, {size:,} objects", "times as slow", 10, 10,
+               partial(_slower, "dominators, random graph", size, tool), higher=True)
+        for tool, size in (("networkx", 20_000), ("rustworkx", 200_000))
+    ]  # fmt: skip
+    rows += [
         Target("lists by two threads, beside one", "times as fast", 1.6, 1.6,
                partial(_faster, "lists, random graph, threads: 1",
                        "lists, random graph, threads: 2", e6), higher=True),

@@ -104,6 +104,7 @@ def analyse(
         image=dump.image,
         result=result,
         provenance=provenance,
+        origins=heap.provenance,
         kernel=kernel,
         kernel_records=None if records is None else lambda leaks: records(rows[leaks]),
     )

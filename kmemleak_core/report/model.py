@@ -210,6 +210,8 @@ class Report:
         Of this package; found out if empty.
     provenance
         What the leaks are and who allocated them, row by row of the table; None if nothing tells.
+    origins
+        The same of all objects of the scan, row by row.
     kernel
         What else a kernel's dump tells; None for a process or plain memory.
     kernel_records
@@ -234,6 +236,7 @@ class Report:
     result: ScanResult | None = field(default=None, repr=False)
     version: str = ""
     provenance: Provenance | None = field(default=None, repr=False)
+    origins: Provenance | None = field(default=None, repr=False)
     kernel: KernelFindings | None = None
     kernel_records: RecordsOf | None = field(default=None, repr=False)
     suppressions: tuple[SuppressionUse, ...] = ()

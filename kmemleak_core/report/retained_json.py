@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from ..retained import Holder, HolderKind, Retained
 from .model import RenderOptions, Report
-from .retained_text import BRANCHES, DEFAULT_LIMIT, shape
+from .retained_text import BRANCHES, DEFAULT_LIMIT, shape, type_name
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -84,6 +84,7 @@ def _holder(
         "size": holder.size,
         "retained_bytes": holder.nbytes,
         "retained_objects": holder.count,
+        "type": type_name(report, holder) or None,
         "shape": shape(report, holder, redact=options.redact) or None,
         "held_by": None if above is None else _named(above),
         "holds": [_holder(report, found, below, depth - 1, options) for below in held],

@@ -88,6 +88,13 @@ def shape(report: Report, holder: Holder, *, redact: bool = False) -> str:
     return text.replace("text", "data").replace("int", "data") if redact else text
 
 
+def type_name(report: Report, holder: Holder) -> str:
+    """Return what is known of an object's type, such as its slab cache; empty for anything else."""
+    if holder.kind != "object" or report.origins is None:
+        return ""
+    return report.origins.kind_of(holder.node)
+
+
 def _tree(
     report: Report,
     found: Retained,
@@ -122,7 +129,8 @@ def _row(
     own = holder.size if holder.address is not None else None
     figures = _figures(holder.nbytes, holder.count, own) + indent
     looks = shape(report, holder, redact=options.redact)
-    looks = f"  [{looks}]" if looks else ""
+    kind = printable(type_name(report, holder))
+    looks = (f"  {kind}" if kind else "") + (f"  [{looks}]" if looks else "")
     told = ""
     if holder.kind == "object" and not indent:
         above = found.dominator(holder)
