@@ -144,15 +144,16 @@ class Guest:
         command += ["-chardev", f"socket,id=asks,fd={theirs.fileno()}"]
         for line in ("texts", "asks"):
             command += [option.format(line) for option in machine.serial]
-        self._qemu = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "qemu.txt").open("w"),
-            text=True,
-            pass_fds=[theirs.fileno()],
-            preexec_fn=_die_with_parent,
-        )
+        with (folder / "qemu.txt").open("w") as complaints:
+            self._qemu = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                pass_fds=[theirs.fileno()],
+                preexec_fn=_die_with_parent,
+            )
         theirs.close()
 
     def __enter__(self) -> Guest:
