@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .guests import Plan, make
 from .packages import RigError
+from .qemu import GuestError
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
     )
     try:
         dumps = make(plan, given.out)
-    except RigError as error:
+    except (RigError, GuestError) as error:
         print(f"no dump: {error}", file=sys.stderr)
         return 1
     for name, dump in dumps.items():

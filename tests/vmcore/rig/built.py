@@ -18,6 +18,7 @@ from pathlib import Path
 from . import initramfs
 from .guests import HERE, Fresh, Plan, boot, cache_folder, tell
 from .packages import RigError, fetch, fetch_source
+from .qemu import GuestError
 
 LEAKS = HERE / "leaks"
 
@@ -101,7 +102,7 @@ def main() -> int:
     )
     try:
         dumps = make(plan, given.out, cache_folder(), given.tree)
-    except RigError as error:
+    except (RigError, GuestError) as error:
         print(f"no dump: {error}", file=sys.stderr)
         return 1
     for name, dump in dumps.items():

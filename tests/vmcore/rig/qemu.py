@@ -22,7 +22,7 @@ from .packages import RigError
 PATIENCE = 300.0
 
 
-class GuestError(RigError):
+class GuestError(Exception):
     """A guest did not come up to its dump."""
 
 
