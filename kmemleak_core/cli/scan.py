@@ -22,12 +22,19 @@ examples:
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
   kmemleak scan --no-roots registers,stacks core
-  kmemleak scan --suppressions known.txt core
+  kmemleak scan --suppressions known.txt --write-baseline known.json core
+  kmemleak scan --suppressions known.txt --baseline known.json --fail-on direct:1MB core
+  kmemleak scan --function 'ext4_*' --group-by kind --sort count vmcore
   kmemleak scan vmcore
   kmemleak scan --as kernel --format kmemleak vmcore
   kmemleak scan --memory 0x20000000:ram.bin --objects objects.csv --roots roots.csv \\
                 --word-size 4
 
+"""
+
+_WHICH_COUNT = """
+Leaks that are suppressed, in the baseline or hidden by a filter are not "found"; with --fail-on
+the code is 1 from so many, or so many bytes, of the others on.
 """
 
 
@@ -39,7 +46,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         "scan",
         help="tell what leaks in a core file, or in other memory",
         description=_DESCRIPTION,
-        epilog=_EPILOG + EXIT_CODES,
+        epilog=_EPILOG + EXIT_CODES + _WHICH_COUNT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

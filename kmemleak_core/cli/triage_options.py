@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
+from . import output
+
 if TYPE_CHECKING:
+    from ..baseline import Baseline
+    from ..gate import Gate
     from ..leaks import GroupBy
     from ..report import RenderOptions, Report
 
@@ -29,6 +35,28 @@ def add_triage_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead of the report: lines that would suppress what is left",
     )
+    known.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="only leaks that are new: groups that are not in the file, or have grown",
+    )
+    known.add_argument(
+        "--write-baseline",
+        type=Path,
+        metavar="FILE",
+        help="write the groups that are not suppressed there, for later runs (--force replaces it)",
+    )
+    known.add_argument(
+        "--fail-on",
+        type=_gate,
+        action="append",
+        default=[],
+        metavar="WHAT[:N]",
+        help="exit with 1 only from so much on: any, direct or indirect leaks, N objects or,"
+        " with a unit, bytes: direct:1MB, any:100 (can be given more than once: one is enough;"
+        " `none`: never)",
+    )
 
 
 def report_format(arguments: argparse.Namespace) -> str:
@@ -36,26 +64,58 @@ def report_format(arguments: argparse.Namespace) -> str:
     return "suppressions" if arguments.print_suppressions else str(arguments.format)
 
 
+def _gate(text: str) -> Gate | None:
+    from ..gate import Gate
+
+    try:
+        return None if text == "none" else Gate.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class Triage:
     """What was asked about which leaks count; files are read before the scan, not after it."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        from ..baseline import Baseline
         from ..suppressions import Suppressions
 
         self._group_by: GroupBy = arguments.group_by
+        self._gates: list[Gate | None] = arguments.fail_on
+        self._quiet: bool = arguments.quiet
+        self._force: bool = arguments.force
+        self._written: Path | None = arguments.write_baseline
+        if self._written is not None and self._written == arguments.output:
+            raise UsageError(f"{self._written}: the report and the baseline are two files")
+        output.check_output(self._written, self._force)
+        self._baseline: Baseline | None = None
+        if arguments.baseline is not None:
+            self._baseline = Baseline.load(arguments.baseline)
         self._suppressions = Suppressions.load(*arguments.suppressions)
 
     def apply(self, report: Report) -> Report:
         """Return the report of the leaks that count."""
         if self._suppressions.entries:
             report = report.suppress(self._suppressions)
+        if self._written is not None:
+            with output.opened(self._written, self._force) as stream:
+                report.baseline().write(stream)
+        if self._baseline is not None:
+            report = report.against(self._baseline)
         return report if self._group_by == "origin" else report.regroup(self._group_by)
 
     def exit_code(self, report: Report, options: RenderOptions) -> int:
-        """Return whether leaks that count were found."""
-        from ..report.select import hidden
+        """Return whether leaks that count were found: enough of them, if that was asked for."""
         from .command import ExitCode
 
-        hidden_objects, _ = hidden(report, options)
-        found = len(report.leaks) > hidden_objects
-        return ExitCode.LEAKS if found else ExitCode.CLEAN
+        amounts = report.counted(options)
+        if not self._gates:
+            # A group can have grown by bytes alone.
+            found = amounts.objects > 0 or amounts.nbytes > 0
+            return ExitCode.LEAKS if found else ExitCode.CLEAN
+        tripped = [gate for gate in self._gates if gate is not None and amounts.fails(gate)]
+        if not self._quiet:
+            for gate in tripped:
+                unit = " bytes" if gate.nbytes else ""
+                print(f"kmemleak: --fail-on {gate}: {amounts.of(gate)}{unit}", file=sys.stderr)
+        return ExitCode.LEAKS if tripped else ExitCode.CLEAN

@@ -1,4 +1,4 @@
-"""Turns a report into another one: without what is known, or grouped in another way."""
+"""Turns a report into another one: without what is known, compared, or grouped in another way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 
+from ..baseline import Baseline, compare
 from ..errors import UsageError
 from ..leak_masks import suppressed_by
 from ..leak_parts import led_to, renumbered, without
@@ -46,9 +47,25 @@ def suppressed(report: Report, suppressions: Suppressions) -> Report:
         groups=renumbered(report.groups, left, rows, len(leaks), told),
         summary=report.summary.without(leaks, left),
         provenance=told,
+        comparison=None if report.comparison is None else report.comparison.take(rows),
         kernel_records=None if records is None else lambda shown: records(rows[shown]),
         suppressions=report.suppressions + uses,
     )
+
+
+def baseline_of(report: Report) -> Baseline:
+    """Return the groups of a report, made in the usual way, as a baseline."""
+    return Baseline.of(_usual(report).groups)
+
+
+def compared(report: Report, baseline: Baseline) -> Report:
+    """Return the report compared with a baseline; see `Report.against`."""
+    return replace(report, comparison=compare(baseline, _usual(report).groups, len(report.leaks)))
+
+
+def _usual(report: Report) -> Report:
+    """Return the report with the groups that baselines are made of."""
+    return report if report.grouped_by == "origin" else regrouped(report, "origin")
 
 
 def regrouped(report: Report, by: GroupBy) -> Report:

@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..kernel_findings import Difference, KernelFindings
 from ..leaks import LeakGroup
 from ..provenance import Origin
-from ..suppressions import SuppressionUse
 from .model import RenderOptions, Report
 from .select import chosen_groups, chosen_rows, example_size, hidden, shown_shape
+
+if TYPE_CHECKING:
+    from ..baseline import Comparison
+    from ..suppressions import SuppressionUse
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -95,6 +98,7 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         ],
         "counters": _counters(report.counters),
         "kernel": None if report.kernel is None else _kernel(report.kernel),
+        "baseline": None if report.comparison is None else _baseline(report, report.comparison),
         "hidden": {"objects": hidden_objects, "bytes": hidden_bytes},
         "grouped_by": report.grouped_by,
         "groups": [_group(report, options, index, group) for index, group in shown],
@@ -132,7 +136,29 @@ def _group(report: Report, options: RenderOptions, index: int, group: LeakGroup)
         "example": example,
         "kind": group.origin.kind or None,
         "backtrace": list(group.origin.frames),
+        **_earlier(report, group),
     }
+
+
+def _baseline(report: Report, compared: Comparison) -> dict[str, Any]:
+    known = report.leaks["size"][compared.known]
+    new = report.counted()
+    return {
+        "path": compared.path,
+        "known_objects": known.size,
+        "known_bytes": int(known.sum()),
+        "new_objects": new.objects,
+        "new_bytes": new.nbytes,
+        "gone_groups": compared.gone,
+    }
+
+
+def _earlier(report: Report, group: LeakGroup) -> dict[str, Any]:
+    """Return what a baseline has of a group; nothing without one."""
+    earlier = None if report.comparison is None else report.comparison.earlier_of(group)
+    if earlier is None:
+        return {}
+    return {"earlier_objects": earlier.objects, "earlier_bytes": earlier.nbytes}
 
 
 def _kernel(kernel: KernelFindings) -> dict[str, Any]:

@@ -45,5 +45,7 @@ class ListRenderer:
         objects, _ = hidden(report, options)
         if objects:
             out.write(f"# {objects} hidden by filters\n")
+        if report.comparison is not None and report.comparison.known.any():
+            out.write(f"# {int(report.comparison.known.sum())} known\n")
         if report.summary.suppressed_objects:
             out.write(f"# {report.summary.suppressed_objects} suppressed\n")

@@ -27,6 +27,8 @@ from ..shared_property import shared_property
 from .kernel_layouts import Layout
 
 if TYPE_CHECKING:
+    from ..baseline import Baseline, Comparison
+    from ..gate import Amounts
     from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
 
@@ -221,6 +223,8 @@ class Report:
         What each suppression did.
     grouped_by
         What the members of a group share: see `regroup`.
+    comparison
+        What is in a baseline: such leaks are hidden as if by a filter; None without one.
     """
 
     source: ReportSource
@@ -241,6 +245,7 @@ class Report:
     kernel_records: RecordsOf | None = field(default=None, repr=False)
     suppressions: tuple[SuppressionUse, ...] = ()
     grouped_by: GroupBy = "origin"
+    comparison: Comparison | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.version:
@@ -316,6 +321,38 @@ class Report:
             for one in known
         ]
         return suppressed(self, Suppressions(entry for some in entries for entry in some))
+
+    def baseline(self) -> Baseline:
+        """Return the groups of this report, for a later one to be compared `against`."""
+        from .changes import baseline_of
+
+        return baseline_of(self)
+
+    def against(self, baseline: Baseline | str | os.PathLike[str]) -> Report:
+        """Return the report with only those groups shown that a baseline lacks, or has less of.
+
+        Parameters
+        ----------
+        baseline
+            One, or the path of its file (`kmemleak_core.baseline`).
+
+        Raises
+        ------
+        UsageError
+            The file cannot be read, or is no baseline.
+        """
+        from ..baseline import Baseline
+        from .changes import compared
+
+        if not isinstance(baseline, Baseline):
+            baseline = Baseline.load(Path(baseline))
+        return compared(self, baseline)
+
+    def counted(self, options: RenderOptions | None = None) -> Amounts:
+        """Add up the leaks that count: which pass the filters; of grown groups, the growth."""
+        from .select import counted
+
+        return counted(self, options or RenderOptions())
 
     def regroup(self, by: GroupBy) -> Report:
         """Return the report with other groups.

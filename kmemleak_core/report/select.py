@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..gate import Amounts
 from ..leak_parts import shown_groups
 from ..leaks import LeakGroup
 from .model import RenderOptions, Report
@@ -30,6 +31,8 @@ def selected(report: Report, options: RenderOptions) -> NDArray[np.bool_] | None
         A filter asks for what the dump does not tell.
     """
     masks = []
+    if report.comparison is not None and report.comparison.known.any():
+        masks.append(~report.comparison.known)
     if options.min_size > 0:
         masks.append(report.leaks["size"] >= options.min_size)
     if options.max_size is not None:
@@ -47,12 +50,50 @@ def selected(report: Report, options: RenderOptions) -> NDArray[np.bool_] | None
 
 
 def hidden(report: Report, options: RenderOptions) -> tuple[int, int]:
-    """Return how many leaks do not pass the filters, and their bytes."""
+    """Return how many leaks do not pass the filters, and their bytes; without the known ones."""
     mask = selected(report, options)
     if mask is None:
         return 0, 0
-    sizes = report.leaks["size"][~mask]
+    left_out = ~mask
+    if report.comparison is not None:
+        left_out &= ~report.comparison.known
+    sizes = report.leaks["size"][left_out]
     return sizes.size, int(sizes.sum(dtype=np.uint64))
+
+
+def counted(report: Report, options: RenderOptions) -> Amounts:
+    """Add up the leaks that count; see `Report.counted`."""
+    mask = selected(report, options)
+    sizes, direct = report.leaks["size"], report.leaks["direct"]
+    if mask is None:
+        mask = np.ones(len(report.leaks), np.bool_)
+    if report.comparison is None:
+        return _amounts(sizes[mask], direct[mask])
+    # No one tells which members of a group that has grown are the new ones: what passes the
+    # filters, but no more than the growth.
+    total = Amounts(0, 0, 0, 0)
+    numbers = report.comparison.signature
+    order = np.flatnonzero(mask)[np.argsort(numbers[mask], kind="stable")]
+    parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    for rows in parts if order.size else []:
+        growth = report.comparison.growth[int(numbers[rows[0]])]
+        found = _amounts(sizes[rows], direct[rows])
+        total = Amounts(
+            total.objects + min(found.objects, growth.objects),
+            total.nbytes + min(found.nbytes, growth.nbytes),
+            total.direct_objects + min(found.direct_objects, growth.direct_objects),
+            total.direct_bytes + min(found.direct_bytes, growth.direct_bytes),
+        )
+    return total
+
+
+def _amounts(sizes: NDArray[np.uint64], direct: NDArray[np.bool_]) -> Amounts:
+    return Amounts(
+        sizes.size,
+        int(sizes.sum(dtype=np.uint64)),
+        int(np.count_nonzero(direct)),
+        int(sizes[direct].sum(dtype=np.uint64)),
+    )
 
 
 def chosen_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..leaks import LeakGroup
 from .escape import printable, quoted
@@ -15,6 +15,9 @@ from .parts import wrapped
 from .select import chosen_groups, example_size, hidden, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
+
+if TYPE_CHECKING:
+    from ..baseline import Figures
 
 #: What is shown unless told otherwise: groups of direct leaks and notes on coverage; groups of
 #: indirect leaks, which go away with the direct ones.
@@ -107,7 +110,19 @@ def _title(report: Report, options: RenderOptions, line: Line, width: int) -> No
 
 
 def _filtered(report: Report, options: RenderOptions, line: Line, width: int) -> None:
-    """Tell what the filters leave out."""
+    """Tell what a baseline and the filters leave out."""
+    compared = report.comparison
+    if compared is not None:
+        known = report.leaks["size"][compared.known]
+        text = f"compared with {compared.path or 'a baseline'}: "
+        held = f"{known.size:,} known ({size_text(int(known.sum()))})"
+        if known.size == len(report.leaks):
+            text += f"nothing new, {held}"
+        else:
+            amounts = report.counted(RenderOptions())
+            text += f"{amounts.objects:,} new ({size_text(amounts.nbytes)}), {held}"
+        gone = f", {count_text(compared.gone, 'group')} gone" if compared.gone else ""
+        wrapped(line, text + gone, width)
     objects, nbytes = hidden(report, options)
     if objects:
         left = f"{count_text(objects, 'leak')} ({size_text(nbytes)})"
@@ -150,6 +165,9 @@ def _group(
     title += f" of {count_text(group.size, 'byte')}" if group.size is not None else ""
     title += f", {size_text(nbytes)}" if count > 1 else ""
     line()
+    earlier = None if report.comparison is None else report.comparison.earlier_of(group)
+    if earlier is not None and earlier.objects:
+        title += f" (were {earlier.direct_objects if direct else _indirect(earlier):,})"
     kind = [(f"{printable(group.origin.kind)}  ", "bold")] if group.origin.kind else []
     line("  ", (title, "bold"), "  ", *kind, (f"[{shown_shape(group, options)}]", "cyan"))
     for frame in group.origin.frames:
@@ -179,6 +197,10 @@ def _group(
         line("      ", (text, "dim"))
     if not content and size:
         line("      (its content is not in the dump)")
+
+
+def _indirect(figures: Figures) -> int:
+    return figures.objects - figures.direct_objects
 
 
 def _closing(report: Report, line: Line, width: int, limit: int) -> None:

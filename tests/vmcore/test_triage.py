@@ -59,3 +59,14 @@ def test_filters_and_groups_go_by_functions_caches_and_modules(report):
     assert len(set(traces)) == len(traces)
     kind = kinds[0]
     assert {g["kind"] for g in report.to_dict(types=(kind,))["groups"]} == {kind}
+
+
+def test_an_earlier_dump_of_the_same_kernel_is_a_baseline(report, vmcores):
+    later = scan(vmcores("snap2"), verdict="kernel").against(report.baseline())
+    document = later.to_dict()
+    known = document["baseline"]["known_objects"]
+    assert 0 < known < len(later.leaks)
+    assert len(document["leaks"]) + known == len(later.leaks)
+    for group in document["groups"]:
+        assert group["earlier_objects"] < group["objects"]
+    assert report.against(report.baseline()).counted().objects == 0
