@@ -52,8 +52,12 @@ cdef class _Walk:
     cdef int64_t[::1] place
     cdef uint32_t[::1] later
 
-    cdef uint32_t visit(self, int64_t* at) noexcept nogil:
-        """Number what the roots lead to; return how many numbers there are."""
+    cdef uint32_t visit(self, int64_t* at, int64_t* until) noexcept nogil:
+        """Number what the roots lead to; return how many numbers there are.
+
+        For each row on the path from a root, `at` and `until` hold which of its references are
+        still to be followed.
+        """
         cdef uint32_t n = <uint32_t>self.number.shape[0]
         cdef uint32_t roots = <uint32_t>self.group.shape[0]
         cdef uint32_t count = 1, above = 0, i, root, v, target, row
@@ -89,11 +93,9 @@ cdef class _Walk:
                     depth -= 1
                     v = self.parent[v]
                     edge = at[depth]
+                    end = until[depth]
                     if depth == 0:
                         lists = of_roots
-                        end = self.root_offsets[root + 1]
-                    else:
-                        end = self.offsets[self.node[v] + 1]
                     continue
                 row = lists[edge] & ROW
                 edge += 1
@@ -103,6 +105,7 @@ cdef class _Walk:
                     self.number[row] = count
                     if self.offsets[row] != self.offsets[row + 1]:
                         at[depth] = edge
+                        until[depth] = end
                         depth += 1
                         v = count
                         lists = of_rows
@@ -111,6 +114,7 @@ cdef class _Walk:
                         # What it refers to is fetched while the first of that is visited.
                         for ahead in range(edge, min(end, edge + ENTRY)):
                             kmemleak_prefetch(&self.number[of_rows[ahead] & ROW])
+                            kmemleak_prefetch(&self.offsets[of_rows[ahead] & ROW])
                     count += 1
                 elif target < v:
                     self.place[target] += 1
@@ -259,14 +263,16 @@ def dominators(
     walk.place = np.zeros(nodes + 1, np.int64)
     # Where the walk stands in the references of each row on its path; links when that is done.
     cdef int64_t[::1] link_memory = np.empty(nodes, np.int64)
+    cdef int64_t[::1] until = np.empty(nodes, np.int64)
     cdef Link* link = <Link*>&link_memory[0]
     with nogil:
         if among is not None:
             for i in range(n):
                 if not among[i]:
                     walk.number[i] = NONE
-        count = walk.visit(&link_memory[0])
+        count = walk.visit(&link_memory[0], &until[0])
         i = walk.make_places(count)
+    until = None
     walk.later = np.empty(i, np.uint32)
     cdef uint32_t[::1] path = np.empty(count, np.uint32)
     with nogil:

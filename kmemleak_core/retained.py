@@ -72,7 +72,8 @@ class Retained:
     result : ScanResult
         The scan.
     modules : tuple of str
-        Names of groups of roots: root ranges of one file, of one kernel module, registers, ….
+        Names of groups of roots: root ranges of one file (with the anonymous memory right behind
+        its data: its .bss), of one kernel module, registers, ….
     idom : ndarray of uint32
         The node that dominates each node most closely; 2³² − 1 for what is out of reach.
     nbytes : ndarray of uint64
@@ -267,7 +268,13 @@ def _dominators(
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], tuple[str, ...]]:
     """Return dominators and order of the nodes, and the names of the modules."""
     roots, words = result.roots, result.word_targets
-    names = [_module(part.kind, part.name) for part in roots.ranges]
+    # A loader maps a file's .bss, as far as it is no part of the data's last page, right behind it.
+    data = {part.end: part.name for part in roots.ranges if part.kind == "data"}
+    names = [
+        (data.get(part.address) if part.kind == "anonymous" else None)
+        or _module(part.kind, part.name)
+        for part in roots.ranges
+    ]
     names += [word.kind for word in roots.words]
     held = words != NO_TARGET
     each = [np.diff(result.root_references.offsets), held.astype(np.int64)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import networkx
 import numpy as np
 import pytest
@@ -172,6 +174,23 @@ class TestSums:
             assert count[node] == len(gone)
             assert nbytes[node] == sum((v + 1) ** 2 for v in gone)
         assert count[top] == sum(v < n for v in reached)
+
+
+def test_they_take_less_than_100_bytes_an_object() -> None:
+    n, references = 100_000, 560_000
+    random = np.random.default_rng(5)
+    offsets = np.sort(random.integers(0, references, n + 1))
+    offsets[0], offsets[-1] = 0, references
+    targets = random.integers(0, n, references, dtype=np.uint32)
+    size = np.ones(n, np.uint64)
+    tracemalloc.start()
+    try:
+        _, count = add_up(*whole(offsets, targets), size)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count[-1] > 0.8 * n
+    assert peak < 100 * n
 
 
 class TestHostileGraphs:
