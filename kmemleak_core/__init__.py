@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from .lazy import export
 
 if TYPE_CHECKING:
+    from .baseline import Baseline
     from .detector import Kmemleak, ScanCounters
     from .dump import Dump, MappedFile, Thread
     from .embedding import attach, get_include
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from .retained import Holder, Retained, retained
     from .roots import RootRange, Roots, RootWord
     from .scan import Colour, References, ScanOptions, ScanResult, scan_image
+    from .suppressions import Suppressions
     from .testing import LeaksFound, expect_no_leaks
 
 __all__ = [
     "BLACK",
     "GREY",
     "AnalyseOptions",
+    "Baseline",
     "BufferMemory",
     "CallbackMemory",
     "Colour",
@@ -67,6 +70,7 @@ __all__ = [
     "ScanOptions",
     "ScanResult",
     "Segment",
+    "Suppressions",
     "Thread",
     "UsageError",
     "analyse",
@@ -85,6 +89,7 @@ __version__ = "0.1.0"
 export(
     __name__,
     {
+        "baseline": ("Baseline",),
         "detector": ("Kmemleak", "ScanCounters"),
         "dump": ("Dump", "MappedFile", "Thread"),
         "embedding": ("attach", "get_include"),
@@ -110,6 +115,7 @@ export(
         "retained": ("Holder", "Retained", "retained"),
         "roots": ("RootRange", "RootWord", "Roots"),
         "scan": ("Colour", "References", "ScanOptions", "ScanResult", "scan_image"),
+        "suppressions": ("Suppressions",),
         "testing": ("LeaksFound", "expect_no_leaks"),
     },
 )

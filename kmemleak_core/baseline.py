@@ -1,7 +1,8 @@
 """Turns the groups of a report into a small file, and such a file into what is known already.
 
-A group is known again by its backtrace (names without offsets, which every build moves) and what
-its objects are; without a backtrace by size and by which of the first words are pointers, too.
+A group is known again by its backtrace (names without offsets, which every build moves, and a mark
+for frames without a name, whose addresses every run moves) and what its objects are; without a
+backtrace by size and by which of the first words are pointers, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .leaks import LeakGroup
 VERSION = 1
 
 _SCHEMA = "kmemleak-baseline"
+#: A frame that has no name.
+_NAMELESS = "?"
 #: No file of groups, of which a report has a few thousand, is larger.
 _MOST = 1 << 26
 _FIGURES = ("objects", "bytes", "direct_objects", "direct_bytes")
@@ -36,7 +39,7 @@ class Signature(NamedTuple):
     kind
         What its objects are; empty where nothing tells.
     frames
-        The backtrace, as ``"function"`` or ``"function [module]"``.
+        The backtrace, as ``"function"``, ``"function [module]"`` or, without a name, ``"?"``.
     size
         Bytes of each object; −1 with a backtrace, or where they differ.
     shape
@@ -213,6 +216,8 @@ def figures(group: LeakGroup) -> Figures:
 
 
 def _frame(frame: str) -> str:
+    if frame.startswith("0x"):
+        return _NAMELESS
     module = module_of(frame)
     return f"{function_of(frame)} [{module}]" if module else function_of(frame)
 

@@ -376,7 +376,7 @@ def group_leaks(
         sizes[members], starts
     )
     shapes = common(codes, members, starts)
-    origin_of = _origins(provenance, members, starts)
+    origin_of = _origins(provenance, members, starts, by)
     groups = []
     # Numbers of Python's, a column at a time: there can be thousands of groups.
     numbers = np.stack(
@@ -454,7 +454,10 @@ def _partition(
 
 
 def _origins(
-    provenance: Provenance | None, members: NDArray[np.int64], starts: NDArray[np.int64]
+    provenance: Provenance | None,
+    members: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    by: GroupBy,
 ) -> Callable[[int, int], Origin]:
     """Return what tells the origin of a group by its number and its example's row.
 
@@ -462,6 +465,8 @@ def _origins(
     """
     if provenance is None:
         return lambda group, row: UNKNOWN
+    if by == "origin":  # which is the same for all members
+        return lambda group, row: provenance.origin(row)
 
     def uniform(column: NDArray[Any] | None) -> list[bool]:
         if column is None:

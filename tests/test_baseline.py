@@ -48,6 +48,7 @@ class TestSignature:
 
         assert of("f+0x1/0x2 [m]", "g.cold+0x1/0x2") == of("f+0x9/0x20 [m]", "g+0x1/0x2")
         assert of("f+0x1/0x2 [m]") != of("f+0x1/0x2")
+        assert of("0xffffffffc0000010", "g") == of("0xffffffffc0008020", "g") != of("f", "g")
 
     def test_without_one_by_size_and_pointers(self) -> None:
         group = a_report().groups[0]

@@ -148,6 +148,18 @@ class TestText:
         assert "2 leaks (16 B) suppressed" in out
         assert "suppression 'unheard_of' in line 3 was not used" in out
 
+    def test_several_files_of_suppressions_are_told_apart(
+        self, report: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        first.write_text("size:8\n")
+        second.write_text("module:other\naddr:0x1000\n")
+        both = ["--suppressions", str(first), "--suppressions", str(second)]
+        assert main(["parse", report, *both]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "3 leaks (4.1 kB) suppressed" in out
+        assert "suppression 'module:other' in line 1 of" in out
+
     def test_a_frame_can_be_skipped(self, report: str, capsys: pytest.CaptureFixture[str]) -> None:
         main(["parse", report, "--skip-frame", "smal*"])
         assert "through kmalloc_trace+0x11/0x20, small+0x1/0x20 [things]" in capsys.readouterr().out

@@ -303,6 +303,12 @@ class TestRealCore:
         assert set(report.leaks["address"].tolist()) < set(whole.leaks["address"].tolist())
         assert report.suppressions[0].count == s.suppressed_objects
 
+    def test_without_lists_of_references_it_comes_to_the_same(self, core: Path) -> None:
+        known = Suppressions.parse("size:100-200")
+        first, second = scan(core).suppress(known), scan(core, low_memory=True).suppress(known)
+        assert first.summary == second.summary
+        assert first.report("list") == second.report("list")
+
     def test_the_exit_code_is_0_if_all_is_known(
         self, core: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -75,7 +75,13 @@ def kernel_to_dict(
         "incomplete": _lines(report.incomplete),
         "messages": _lines(report.messages),
         "suppressions": [
-            {"pattern": use.pattern, "line": use.line, "leaks": use.count, "bytes": use.nbytes}
+            {
+                "pattern": use.pattern,
+                "path": use.path,
+                "line": use.line,
+                "leaks": use.count,
+                "bytes": use.nbytes,
+            }
             for use in analysis.suppressions
         ],
         "groups": [_group(group, i, options) for i, group in enumerate(groups)],

@@ -159,8 +159,10 @@ def _closing(analysis: KernelAnalysis, line: Line, width: int, limit: int) -> No
     if analysis.suppressed:
         size = size_text(analysis.suppressed_bytes)
         notes.append(f"{count_text(analysis.suppressed, 'leak')} ({size}) suppressed")
+    several = len({use.path for use in analysis.suppressions}) > 1
     notes += [
-        f"suppression {use.pattern!r} in line {use.line} was not used"
+        f"suppression {use.pattern!r} in line {use.line}{f' of {use.path}' if several else ''} was"
+        " not used"
         for use in analysis.suppressions
         if not use.count
     ]
