@@ -187,7 +187,8 @@ def _group(
     line(
         f"    {which if count > 1 else 'at'} ",
         (f"{address:#x}", "yellow"),
-        f", comm {quoted(origin.comm)}, pid {origin.pid}" if origin.pid is not None else "",
+        f", comm {quoted(origin.comm)}" if origin.comm else "",
+        f", pid {origin.pid}" if origin.pid is not None else "",
         f", jiffies {origin.birth}" if origin.birth is not None else "",
     )
     if options.redact or options.hex_bytes <= 0:
