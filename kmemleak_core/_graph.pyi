@@ -77,3 +77,28 @@ def flood(
     ndarray of int32, shape (n,)
         The start that each row is reached from by the fewest references; −1 for none.
     """
+
+def search(
+    offsets: NDArray[np.int64],
+    targets: NDArray[np.uint32],
+    start: int,
+    barred: NDArray[np.uint8],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Search breadth-first from one row, and keep the tree of shortest ways.
+
+    Parameters
+    ----------
+    offsets, targets
+        The graph.
+    start
+        The row.
+    barred
+        ``(n,)``: rows that are not 0 here are not entered.
+
+    Returns
+    -------
+    before : ndarray of int32, shape (n,)
+        The row before each on a shortest way to it; −1 for the start, and for what is not reached.
+    depth : ndarray of int32, shape (n,)
+        How many references away each is; −1 where it is not reached.
+    """

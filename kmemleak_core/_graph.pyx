@@ -1,9 +1,9 @@
 # cython: embedsignature=False
 # Numbers are checked before a walk: checked arithmetic would only need the GIL.
 # cython: overflowcheck=False
-"""The loops over a reference graph: its part among some rows, its strong components, floods."""
+"""The loops over a reference graph: its part among some rows, its strong components, floods, searches."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
@@ -122,6 +122,39 @@ def flood(
                 &origin[0], &queue[0],
             )
     return origin_array
+
+
+def search(
+    const int64_t[::1] offsets not None,
+    const uint32_t[::1] targets not None,
+    int64_t start,
+    const uint8_t[::1] barred not None,
+):
+    cdef Py_ssize_t n = _checked(offsets, targets), head = 0, tail = 1
+    cdef int64_t k
+    cdef uint32_t row, target
+    if not 0 <= start < n or barred.shape[0] != n:
+        raise ValueError(f"row {start}, or what is barred, is not of a graph of {n}")
+    before_array = np.full(n, -1, np.int32)
+    depth_array = np.full(n, -1, np.int32)
+    queue_array = np.empty(n, np.uint32)
+    cdef int32_t[::1] before = before_array
+    cdef int32_t[::1] depth = depth_array
+    cdef uint32_t[::1] queue = queue_array
+    with nogil:
+        queue[0] = <uint32_t>start
+        depth[start] = 0
+        while head < tail:
+            row = queue[head]
+            head += 1
+            for k in range(offsets[row], offsets[row + 1]):
+                target = targets[k] & ROW
+                if depth[target] < 0 and not barred[target]:
+                    depth[target] = depth[row] + 1
+                    before[target] = <int32_t>row
+                    queue[tail] = target
+                    tail += 1
+    return before_array, depth_array
 
 
 cdef Py_ssize_t _row_count(const int64_t[::1] offsets) except -1:

@@ -11,7 +11,8 @@ from ._scan import scan_words
 from .errors import FaultError
 from .scan import Colour, ScanResult, scan_plan
 
-_POINTERS = ("start", "interior", "end")
+#: Kinds of pointer, by the number that a target carries.
+POINTERS = ("start", "interior", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Referrer:
         ``"stack of thread 7"``, ``"r12 of thread 7"``, ``"object 0x55… + 0x18"``.
     live
         Whether it counts: it lies in a root or in an object that is itself held.
+    holder
+        Address of the object that it lies in; None in a root.
     """
 
     place: int | None
@@ -40,6 +43,7 @@ class Referrer:
     kind: str
     name: str
     live: bool
+    holder: int | None = None
 
 
 def referrers(result: ScanResult, address: int) -> list[Referrer]:
@@ -78,7 +82,7 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
     targets = index.lookup(values)
     for i in np.flatnonzero(targets != NO_TARGET).tolist():
         word = roots.words[i]
-        pointer = _POINTERS[int(targets[i]) >> 30]
+        pointer = POINTERS[int(targets[i]) >> 30]
         found.append(Referrer(None, int(values[i]), pointer, word.kind, word.name, True))
 
     start, size = roots.range_arrays()
@@ -87,7 +91,7 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
     for place, value, target, i in zip(*(c.tolist() for c in columns), strict=True):
         root = roots.ranges[i]
         name = f"{root.name or root.kind}+{place - root.address:#x}"
-        found.append(Referrer(place, value, _POINTERS[target >> 30], root.kind, name, True))
+        found.append(Referrer(place, value, POINTERS[target >> 30], root.kind, name, True))
 
     start, size, owner, _ = scan_plan(objects)
     nobody = np.full(start.size, -1, dtype=np.int64)
@@ -99,5 +103,6 @@ def referrers(result: ScanResult, address: int) -> list[Referrer]:
         base = int(objects.address[holder])
         name = f"object {base:#x}+{place - base:#x}"
         live = int(result.colour[holder]) == Colour.GRAY
-        found.append(Referrer(place, value, _POINTERS[target >> 30], "object", name, live))
+        pointer = POINTERS[target >> 30]
+        found.append(Referrer(place, value, pointer, "object", name, live, base))
     return found

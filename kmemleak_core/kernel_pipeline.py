@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .linux.verdict import Rules, Verdict
     from .report.kernel_layouts import Layout
     from .report.model import RecordsOf
+    from .symbols import SymbolTable
 
 #: Classes of roots of a kernel, and what a user is told that they are.
 ROOT_KINDS = {
@@ -68,6 +69,8 @@ class KernelLeaks:
         What was scanned unconditionally.
     findings
         For the report.
+    symbols
+        The kernel's names.
     records
         Turns rows of objects into what the kernel would print of them, and in which layout; None
         without kmemleak's records.
@@ -77,6 +80,7 @@ class KernelLeaks:
     result: ScanResult
     roots: Roots
     findings: KernelFindings
+    symbols: SymbolTable
     records: RecordsOf | None = None
 
 
@@ -203,7 +207,8 @@ def _by_slub(
         with clock("compare"):
             reasons = compare_books(kernel, heap.objects, result.white, found)
             differences = _differences(heap.objects, reasons, result.white, Beside)
-    return KernelLeaks(heap, result, roots, KernelFindings(kernel.release, "slub", "", differences))
+    findings = KernelFindings(kernel.release, "slub", "", differences)
+    return KernelLeaks(heap, result, roots, findings, kernel.symbols)
 
 
 def _by_kmemleak(
@@ -236,7 +241,8 @@ def _by_kmemleak(
         )
         heap = copy.copy(found.heap)
         heap.provenance = _with_caches(kernel, pages, heap, verdict.rows)
-    return KernelLeaks(heap, verdict.scan, roots, findings, partial(_records, kernel, found))
+    records = partial(_records, kernel, found)
+    return KernelLeaks(heap, verdict.scan, roots, findings, kernel.symbols, records)
 
 
 def _records(

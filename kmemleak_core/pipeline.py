@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,35 @@ from .scan import ScanOptions, ScanResult, scan_image
 if TYPE_CHECKING:
     from .kernel_findings import KernelFindings
     from .report.model import RecordsOf
+    from .symbols import SymbolTable
 
 #: Notes on dumps that lack what their header announces.
 _INCOMPLETE = ("dump.truncated", "vmcore.filtered")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a report is made of, before leaks are grouped.
+
+    Parameters
+    ----------
+    dump, heap, roots
+        The memory, the objects in it, and what was scanned unconditionally.
+    result
+        The scan.
+    kernel, records
+        Of a kernel's dump: see `Report`.
+    symbols
+        The kernel's names; None for a process.
+    """
+
+    dump: Dump
+    heap: Heap
+    roots: Roots
+    result: ScanResult
+    kernel: KernelFindings | None = None
+    records: RecordsOf | None = None
+    symbols: SymbolTable | None = None
 
 
 def analyse(
@@ -59,7 +85,9 @@ def analyse(
     options = options or AnalyseOptions()
     clock = Clock(progress or (lambda _: None))
     coverage = Coverage()
-    dump, heap, roots, result, kernel, records = _find_leaks(source, options, coverage, clock)
+    found = _find_leaks(source, options, coverage, clock)
+    dump, heap, roots, result = found.dump, found.heap, found.roots, found.result
+    kernel, records = found.kernel, found.records
     with clock("group"):
         leaks = result.leaks
         rows = np.flatnonzero(result.white)
@@ -143,9 +171,19 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
     return analyse(source, asked)
 
 
+def find_leaks(
+    source: Path | RawSource,
+    options: AnalyseOptions | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Find the leaks in a dump, with everything that led to them; otherwise as `analyse`."""
+    clock = Clock(progress or (lambda _: None))
+    return _find_leaks(source, options or AnalyseOptions(), Coverage(), clock)
+
+
 def _find_leaks(
     source: Path | RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
-) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings | None, RecordsOf | None]:
+) -> Found:
     if isinstance(source, RawSource):
         dump, heap, roots = _open_raw(source, options, coverage, clock)
     else:
@@ -171,7 +209,7 @@ def _find_leaks(
             threads=options.threads,
             low_memory=options.low_memory,
         )
-    return dump, heap, roots, result, None, None
+    return Found(dump, heap, roots, result)
 
 
 def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
@@ -183,9 +221,7 @@ def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
     )
 
 
-def _kernel_leaks(
-    dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock
-) -> tuple[Dump, Heap, Roots, ScanResult, KernelFindings, RecordsOf | None]:
+def _kernel_leaks(dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock) -> Found:
     from .kernel_pipeline import ROOT_KINDS, find_kernel_leaks
 
     if options.sysroot is not None:
@@ -210,7 +246,9 @@ def _kernel_leaks(
         raise DumpError(
             f"{error.args[0]}: {missing.message}", hint=error.hint or "copy the dump again"
         ) from error
-    return dump, found.heap, found.roots, found.result, found.findings, found.records
+    return Found(
+        dump, found.heap, found.roots, found.result, found.findings, found.records, found.symbols
+    )
 
 
 def _process_heap(

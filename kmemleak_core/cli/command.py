@@ -15,7 +15,19 @@ from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
 
 #: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = ("scan", "retained", "dump", "replay", "parse", "kernel", "ctl", "vmcore")
+SUBCOMMANDS = (
+    "scan",
+    "retained",
+    "explain",
+    "referrers",
+    "paths",
+    "dump",
+    "replay",
+    "parse",
+    "kernel",
+    "ctl",
+    "vmcore",
+)
 
 
 class ExitCode(IntEnum):

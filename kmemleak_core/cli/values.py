@@ -68,3 +68,10 @@ def seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,9})?", text.strip()) and float(text) <= 86400:
         return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, from 0 to 86400")
+
+
+def address(text: str) -> int:
+    """Read a hexadecimal address of 64 bits, with or without ``0x``."""
+    if re.fullmatch(r"(0x)?[0-9a-f]{1,16}", text.strip().lower()):
+        return int(text, 16)
+    raise argparse.ArgumentTypeError(f"{text!r} is no hexadecimal address")

@@ -104,6 +104,7 @@ class ProgramHeaders:
     physical: NDArray[np.uint64]
     filesz: NDArray[np.uint64]
     memsz: NDArray[np.uint64]
+    align: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return int(self.type.size)

@@ -79,6 +79,13 @@ def read_elf_symbols(path: str | Path, info: Mapping[str, str]) -> SymbolColumns
     return found
 
 
+def symbol_record(word_size: int, order: str) -> np.dtype[Any]:
+    """Return the layout of ``Elf32_Sym`` or ``Elf64_Sym``, in a byte order (``"<"``, ``">"``)."""
+    record = np.dtype(_TYPES[word_size]).newbyteorder(order)  # type: ignore[arg-type]
+    record.names = _FIELDS[word_size]
+    return record
+
+
 def _late(name: bytes) -> tuple[bool, int]:
     """Tell how far behind others of its address kallsyms puts a name, as what it may be."""
     marks = name.startswith((b"__start_", b"__stop_", b"__end_"))
@@ -122,8 +129,7 @@ def _table(path: str | Path) -> tuple[NDArray[Any], bytes, NDArray[np.uint64]]:
         with open(path, "rb") as file:
             elf = ELFFile(file)
             word, order = elf.elfclass // 8, "<" if elf.little_endian else ">"
-            record = np.dtype(_TYPES[word]).newbyteorder(order)  # type: ignore[arg-type]
-            record.names = _FIELDS[word]
+            record = symbol_record(word, order)
             flags = []
             table = None
             for section in elf.iter_sections():

@@ -105,6 +105,6 @@ def _notes(source: Source, header: KdumpHeader) -> tuple[dict[str, str], ElfHead
     offset, nbytes = (np.array([v], np.uint64) for v in header.notes)
     zero = np.zeros(1, np.uint64)
     kind = np.array([PT_NOTE], np.uint32)
-    segments = ProgramHeaders(kind, kind, offset, zero, zero, nbytes, nbytes)
+    segments = ProgramHeaders(kind, kind, offset, zero, zero, nbytes, nbytes, zero)
     notes = read_notes(data, elf, segments, source.coverage)
     return info or parse_vmcoreinfo(notes.vmcoreinfo), elf, notes

@@ -1,0 +1,81 @@
+"""Turns ``kmemleak explain`` into what is known of one object, and who still holds it."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import output, values
+from .scanned import add_address, add_output, scan_options
+
+_DESCRIPTION = """\
+Explains one object of a dump: what it is, whether it leaks, which words refer to it (variables by
+their names, registers, the frames of functions on stacks, other objects), the shortest path from a
+root, and what it refers to. Places that look like leftovers are marked.
+
+Names come from the symbol tables of the mapped files, of their debug files under
+/usr/lib/debug/.build-id, or of the kernel; without them, from module and offset.
+"""
+
+_EPILOG = """\
+examples:
+  kmemleak explain core 0x557033f8a2a0
+  kmemleak explain --sysroot /srv/images/web core 557033f8a2a0
+  kmemleak explain --json --redact vmcore ffff888003a1c000
+
+exit codes:
+  0  something holds it       2  wrong usage, or no object is at the address
+  1  it leaks                 3  the dump cannot be read, or holds no known heap
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="tell what an object is, and who holds it",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    add_address(parser)
+    add_output(parser)
+    parser.add_argument(
+        "--limit",
+        type=values.count,
+        default=20,
+        metavar="N",
+        help="referring words, steps and references to show (0: all; default 20)",
+    )
+    parser.add_argument(
+        "--hex",
+        type=values.count,
+        default=64,
+        metavar="BYTES",
+        help="bytes of content to show (default 64)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain, and return the exit code."""
+    output.check_output(arguments.output, arguments.force)
+
+    from ..explain import Explainer
+    from ..pipeline import find_leaks
+    from .command import ExitCode
+
+    with output.progress(False) as progress:
+        found = find_leaks(arguments.core, scan_options(arguments), progress)
+        explainer = Explainer(found, arguments.sysroot, redact=arguments.redact)
+        told = explainer.explain(arguments.address, arguments.hex)
+    with output.opened(arguments.output, arguments.force) as stream:
+        if arguments.json:
+            from ..report.who_json import write_explanation
+
+            write_explanation(told, stream)
+        else:
+            from ..report.who_text import render_explanation
+
+            render_explanation(told, stream, limit=arguments.limit)
+    return ExitCode.LEAKS if told.leaked else ExitCode.CLEAN

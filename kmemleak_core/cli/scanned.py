@@ -1,0 +1,78 @@
+"""Turns options on what counts as a root and as a reference into an analysis's options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import values
+from .kernel_source import add_kernel_source
+
+if TYPE_CHECKING:
+    from ..options import AnalyseOptions
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Add a dump, an address in it, and how the dump is scanned for the answer."""
+    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    parser.add_argument(
+        "address",
+        type=values.address,
+        metavar="ADDR",
+        help="anywhere in the object, hexadecimal",
+    )
+    what = parser.add_argument_group("what is scanned")
+    what.add_argument(
+        "--sysroot",
+        type=Path,
+        metavar="DIR",
+        help="folder with the program's files, for symbols and for pages that the core lacks"
+        " (symbols: default /)",
+    )
+    what.add_argument(
+        "--no-roots",
+        type=values.names,
+        default=frozenset(),
+        metavar="CLASS,…",
+        help="leave out classes of roots, as of kmemleak scan",
+    )
+    what.add_argument(
+        "--pointer-mask",
+        type=values.mask,
+        default=(1 << 64) - 1,
+        metavar="HEX",
+        help="bits of a word that are address, for tagged pointers",
+    )
+    what.add_argument(
+        "--starts-only",
+        action="store_true",
+        help="only pointers to an object's start hold it, not those into it",
+    )
+    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
+
+
+def scan_options(arguments: argparse.Namespace) -> AnalyseOptions:
+    """Return the options of the analysis that `add_address` let the user ask for."""
+    from ..options import AnalyseOptions, KernelOptions
+
+    return AnalyseOptions(
+        sysroot=arguments.sysroot,
+        no_roots=arguments.no_roots,
+        pointer_mask=arguments.pointer_mask,
+        interior=not arguments.starts_only,
+        kernel=KernelOptions(
+            vmlinux=arguments.vmlinux, layout=arguments.layout, records=arguments.records
+        ),
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add where and how the answer is written."""
+    shown = parser.add_argument_group("how it is shown")
+    shown.add_argument("--json", action="store_true", help="for machines (report/who.json)")
+    shown.add_argument(
+        "--redact", action="store_true", help="show nothing of what the memory holds"
+    )
+    shown.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the answer there")
+    shown.add_argument("--force", action="store_true", help="replace the output file")
