@@ -32,7 +32,7 @@ _PROGRAM_COUNTER = {"x86_64": "rip", "aarch64": "pc", "i386": "eip", "arm": "pc"
 _STALE = {
     "old-stacks": "below the stack pointer: left over by calls that returned",
     "dead-stack": "below the stack pointer, or of a thread that ended: not counted",
-    "freed": "in memory that was freed: not counted",
+    "freed": "freed, or the allocator's own: not counted",
     "allocator": "in the allocator's own structures: not counted",
     "unused": "in memory that is no root: not counted",
 }
@@ -142,7 +142,11 @@ class Names:
         row = self.found.result.objects.find(word.holder)
         kind = "" if row is None else self.what(row)
         text = f"object {word.holder:#x}+{word.place - word.holder:#x}"
-        return Holder(word, f"{text} [{kind}]" if kind else text)
+        text = f"{text} [{kind}]" if kind else text
+        # The kernel's own variables are objects of its kmemleak, too.
+        symbol = None if self.found.symbols is None else self.found.symbols.find(word.place)
+        named = "" if symbol is None else _with_offset(symbol, word.place)
+        return Holder(word, f"{named} in {text}" if named else text, named)
 
     def _register(self, word: Referrer) -> Holder:
         name = word.name.split(" ", 1)[0].split("[", 1)[0]
@@ -156,7 +160,7 @@ class Names:
         thread = self._thread_of(word)
         if self.found.symbols is not None:
             root = self.found.roots.find(word.place)
-            low = word.place if root is None else root.address
+            low = root.address if root is not None and word.kind == "stacks" else word.place
         else:
             low = word.place if thread is None else thread.stack_pointer
         name = word.name.split("+", 1)[0]

@@ -17,8 +17,8 @@ from .scan import ScanResult
 
 #: What an exclusion of a heap is called.
 _REASONS = {
-    "heap": "freed memory",
-    "heap-mapped": "freed memory",
+    "heap": "heap memory that no block uses",
+    "heap-mapped": "heap memory that no block uses",
     "arena": "the allocator's own structures",
     "tcache": "the allocator's own structures",
     "ended-thread-stack": "the stack of a thread that ended",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kmemleak_core._graph import flood, reverse, strong_components, subgraph
+from kmemleak_core._graph import flood, reverse, search, strong_components, subgraph
 
 Edges = list[tuple[int, int]]
 
@@ -138,6 +138,32 @@ class TestFlood:
         tree = rows_of(n, [(row, 2 * row + i) for row in range(1, n // 2) for i in (0, 1)])
         assert flood(*tree, np.array([1])).tolist() == [-1] + [1] * (n - 1)
         assert flood(*tree, np.array([2, 3]))[8:16].tolist() == [2] * 4 + [3] * 4
+
+
+class TestSearch:
+    @given(GRAPHS, st.integers(0, 11), st.sets(st.integers(0, 11)))
+    def test_the_tree_holds_a_shortest_way_to_each_row(
+        self, case: tuple[int, Edges], wanted: int, kept_out: set[int]
+    ) -> None:
+        n, edges = case
+        start = wanted % n
+        barred = np.array([row in kept_out for row in range(n)], np.uint8)
+        open_edges = [(s, t) for s, t in edges if t not in kept_out]
+        before, depth = search(*rows_of(n, edges), start, barred)
+        for row in range(n):
+            far = distance(start, row, open_edges)
+            assert depth[row] == (-1 if far is None else far)
+            if depth[row] > 0:
+                assert depth[before[row]] == depth[row] - 1
+                assert (before[row], row) in open_edges
+            else:
+                assert before[row] == -1
+
+    def test_a_row_that_it_has_not_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="row 2"):
+            search(*rows_of(2, [(0, 1)]), 2, np.zeros(2, np.uint8))
+        with pytest.raises(ValueError, match="barred"):
+            search(*rows_of(2, [(0, 1)]), 0, np.zeros(1, np.uint8))
 
 
 class TestSubgraph:

@@ -1,4 +1,4 @@
-// One block in each kind of hold that a person hunts for, and then "ready":
+// One block in each kind of hold that a person hunts for; prints "ready", and of each block
 //   held|lost NAME ADDRESS
 // Pointers are kept masked until the place is written, so that nothing else holds a block.
 #define _GNU_SOURCE
@@ -58,10 +58,10 @@ NOINLINE static void losses(void)
 {
     struct node *first = (struct node *)(block("lost", "head") ^ MASK);
     first->next = (struct node *)(block("lost", "behind-head") ^ MASK);
-    void **freed = malloc(4096);
-    memset(freed, 0, 4096);
+    void *volatile *freed = malloc(4096);
+    memset((void *)freed, 0, 4096);
     freed[400] = (void *)(block("lost", "by-freed") ^ MASK);
-    free(freed);
+    free((void *)freed);
 }
 
 // The pointer is left deep below the stack pointer of whoever calls this, and of what that calls.
@@ -113,6 +113,7 @@ int main(void)
     pthread_t thread;
     setvbuf(stdout, malloc(4096), _IOFBF, 4096);
     pthread_barrier_init(&barrier, 0, 3);
+    puts("ready");
     globals();
     losses();
     uint64_t stale = block("lost", "stale-stack");
@@ -121,7 +122,6 @@ int main(void)
     pthread_create(&thread, 0, worker_with_local, 0);
     pthread_barrier_wait(&barrier);
     scrub();
-    puts("ready");
     fflush(stdout);
     leave_on_stack(stale);
     for (;;)
