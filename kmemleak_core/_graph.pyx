@@ -1,7 +1,7 @@
 # cython: embedsignature=False
 # Numbers are checked before a walk: checked arithmetic would only need the GIL.
 # cython: overflowcheck=False
-"""The loops over a reference graph: its part among some rows, its strong components, floods, searches."""
+"""The loops over a reference graph: parts, strong components, floods, searches."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
