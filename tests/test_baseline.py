@@ -148,6 +148,9 @@ class TestComparison:
         assert "nothing new, 5 known (240 B)" in report.report(width=200)
         assert report.report("list").splitlines()[1:] == ["# 5 known"]
 
+    def test_a_notebook_shows_new_groups_only(self) -> None:
+        assert told().against(without(told(), 3))._repr_html_().count("<tr>") == 2
+
     def test_everything_is_new_beside_nothing(self) -> None:
         report = told().against(Baseline())
         assert len(report.to_dict()["leaks"]) == 5
