@@ -12,7 +12,7 @@ from ._index import ROWS, AddressIndex
 from ._scan import scan_words
 from .coverage import Coverage
 from .errors import FaultError, UsageError
-from .graph import POINTERS, referrers
+from .graph import POINTERS, Referrer, referrers
 from .holders import Holder, Names
 from .leftovers import leftovers
 from .paths import Path as Way
@@ -24,6 +24,10 @@ from .symbols.process import ProcessSymbols
 
 #: What a scan says of an object; ``"ignored"``: it is not looked at.
 Verdict = Literal["reachable", "unconditional", "direct", "indirect", "ignored"]
+
+
+#: Referring words beyond these are counted, not described.
+_MOST_WORDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +176,14 @@ class Explainer:
 
     def holders(self, address: int) -> tuple[Holder, ...]:
         """Return all words that refer to an object; those that do not count come last."""
+        return tuple(self.names.holder(word) for word in self._words(address))
+
+    def _words(self, address: int) -> list[Referrer]:
         row = self.row(address)
         words = referrers(self.found.result, address)
         if self._process is not None:
             words += leftovers(self.found.dump, self.found.heap, self.found.result, row)
-        return tuple(self.names.holder(word) for word in words)
+        return words
 
     def paths(self, address: int, limit: int = 1) -> list[Route]:
         """Return the shortest ways to an object; see `paths.find_paths`."""
@@ -194,13 +201,19 @@ class Explainer:
         objects = result.objects
         start, size = int(objects.address[row]), int(objects.size[row])
         verdict, head = self._verdict(row)
-        holders = self.holders(address)
+        words = self._words(address)
+        holders = tuple(self.names.holder(word) for word in words[:_MOST_WORDS])
         routes = self.paths(address)
         content, symbols = (b"", ()) if self._redact else self._content(row, most_content)
         coverage = Coverage()
         coverage.extend(self.found.dump.coverage)
         if self._process is not None:
             coverage.extend(self._process.coverage)
+        if len(words) > _MOST_WORDS:
+            coverage.add(
+                "explain.referrers",
+                f"{len(words) - _MOST_WORDS:,} more words refer to it: kmemleak referrers has all",
+            )
         return Explanation(
             asked=address,
             address=start,

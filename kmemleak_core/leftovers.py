@@ -84,7 +84,8 @@ def leftovers(dump: Dump, heap: Heap, result: ScanResult, row: int) -> list[Refe
 def _describe(dump: Dump, heap: Heap, place: int) -> tuple[str, str]:
     for stack in heap.stacks:
         if stack.low <= place < stack.high:
-            return "dead-stack", f"stack of thread {stack.tid}"
+            whose = "a thread that ended" if stack.tid is None else f"thread {stack.tid}"
+            return "dead-stack", f"stack of {whose}"
     for thread in dump.threads:
         segment = dump.image.find(thread.stack_pointer)
         if segment is not None and segment.address <= place < segment.end:

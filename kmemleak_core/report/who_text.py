@@ -54,7 +54,7 @@ def render_explanation(told: Explanation, out: TextIO, *, limit: int = 20) -> No
             line(f"  +{r.offset:#x} → ", (f"{r.target:#x}{into}", "yellow"), kind)
         _more(line, len(told.references), limit)
     for note in told.coverage:
-        if note.code.startswith("symbols."):
+        if note.code.startswith(("symbols.", "explain.")):
             line()
             for part in textwrap.wrap(printable(note.message), width):
                 line(part)
@@ -113,6 +113,8 @@ def _path(line: Line, told: Explanation, path: Route, limit: int) -> None:
             line(f"  … {count_text(i - at, 'more reference')}")
         at = i + 1
         line("  ", printable(step.holder.text))
+        if step.holder.stale:
+            line("    ", (printable(step.holder.stale), "dim"))
         line("    → ", (f"{step.target:#x}", "yellow"))
 
 

@@ -142,3 +142,27 @@ def test_a_damaged_file_has_fewer_names_and_nothing_worse(held: Held) -> None:
 def test_names_of_cpp_are_for_people(mangled: str, name: str) -> None:
     pytest.importorskip("itanium_demangler")
     assert demangled(mangled) == name
+
+
+def test_the_text_names_holder_path_and_contents(
+    held: Held, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(held.core), hex(held.blocks["list-1"])]) == 0
+    text = capsys.readouterr().out
+    assert "held: a root leads to it" in text
+    assert "Shortest path from a root (2 references)" in text
+    assert "list in .bss of held+" in text
+    assert f"→ {held.blocks['list-2']:#x}" in text
+
+
+def test_names_of_files_are_escaped(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
+    from io import StringIO
+
+    from kmemleak_core.graph import Referrer
+    from kmemleak_core.holders import Holder
+    from kmemleak_core.report.who_text import list_holders
+
+    word = Referrer(1, 2, "start", "data", "x", True)
+    out = StringIO()
+    list_holders([Holder(word, "evil\x1b[31m\tname\n")], out)
+    assert out.getvalue() == "live\t0x1\t0x2\tstart\tevil\\x1b[31m\\x09name\\x0a\n"
