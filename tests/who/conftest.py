@@ -1,4 +1,4 @@
-"""A program with one block in each kind of hold, dumped once."""
+"""A program with one block in each kind of hold, dumped once by each dumper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kmemleak_core.dumps.capture import capture
 from kmemleak_core.explain import Explainer
 from kmemleak_core.pipeline import find_leaks
 
-from ..builders.programs import compile_c, running
+from ..builders.programs import compile_c, gdb_core, running
 
 HERE = Path(__file__).parent
 
@@ -30,8 +30,8 @@ class Held:
         return [h.text for h in holders if h.word.live == live]
 
 
-@pytest.fixture(scope="session")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+@pytest.fixture(scope="session", params=["capture", "gcore"])
+def held(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Held:
     folder = tmp_path_factory.mktemp("held")
     library = (HERE / "library.c").read_text()
     made = compile_c(folder, "keep", library, "-shared", "-fPIC")
@@ -42,7 +42,10 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     blocks, lost = {}, set()
     with running(program) as process:
         assert process.stdout is not None
-        capture(process.pid, core)
+        if request.param == "gcore":
+            core = gdb_core(folder, process.pid)
+        else:
+            capture(process.pid, core)
         process.kill()
         for raw in process.stdout.read().decode().splitlines():
             if raw == "ready":

@@ -29,19 +29,18 @@ from .conftest import Held
     ],
 )
 def test_a_root_is_named(held: Held, name: str, text: str) -> None:
-    (told,) = held.texts(name)
-    assert told.startswith(text)
+    # Copies in a dead vector register or a red zone may be there, too.
+    assert any(told.startswith(text) for told in held.texts(name))
 
 
 def test_a_local_variable_is_named_by_its_function(held: Held) -> None:
-    (told,) = held.texts("local")
+    (told,) = (text for text in held.texts("local") if "frame of worker_with_local+" in text)
     assert told.startswith("stack of thread ")
-    assert "frame of worker_with_local+" in told
 
 
 def test_an_object_that_refers_is_told_with_the_offset(held: Held) -> None:
-    (told,) = held.texts("by-unit")
-    assert told.startswith(f"object {held.blocks['unit']:#x}+0x18")
+    texts = held.texts("by-unit")
+    assert any(text.startswith(f"object {held.blocks['unit']:#x}+0x18") for text in texts)
 
 
 def test_a_path_leads_through_a_list(held: Held) -> None:
