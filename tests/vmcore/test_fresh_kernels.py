@@ -138,7 +138,6 @@ def test_caches_equal_slabinfo(guest):
 def test_objects_of_each_cache_equal_slabinfo(guest):
     for opened in guest.values():
         found = opened.per_cache(opened.memory.slabs.objects)
-        per_slab = largest(opened)
         moved = {
             name: (found[name], objects)
             for name, (_, objects) in opened.slabinfo.items()
@@ -147,8 +146,9 @@ def test_objects_of_each_cache_equal_slabinfo(guest):
         # Printing and asking for the dump may take or give back a slab; more often where there
         # are no slabs left to take from.
         assert len(moved) <= (0.05 if opened.name == "plain" else 0.1) * len(found), moved
-        for name, (here, there) in moved.items():
-            assert abs(here - there) <= 3 * per_slab[name], (name, here, there)
+        # Files that are closed, say, are freed by RCU some time later, by the hundred.
+        changed = sum(abs(here - there) for here, there in moved.values())
+        assert changed <= 0.02 * sum(found.values()), moved
 
 
 def test_no_cache_has_more_allocated_than_the_guest_counted(plain):
