@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from . import values
 from .kernel_source import add_kernel_source
+from .scanned import add_reference_options
 
 if TYPE_CHECKING:
     from ..options import AnalyseOptions, RawSource
@@ -43,29 +44,7 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     raw.add_argument("--byteorder", choices=("little", "big"), help="(default little)")
 
     what = parser.add_argument_group("what is scanned")
-    what.add_argument(
-        "--sysroot",
-        type=Path,
-        metavar="DIR",
-        help="folder with the program's files, for the pages that the core lacks",
-    )
-    what.add_argument(
-        "--no-roots",
-        type=values.names,
-        default=frozenset(),
-        metavar="CLASS,…",
-        help="leave out classes of roots: registers, stacks, tls, data, anonymous, readonly;"
-        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, old-stacks"
-        " (their unused parts), phys, registers;"
-        " with plain memory, kinds of the roots file",
-    )
-    what.add_argument(
-        "--pointer-mask",
-        type=values.mask,
-        default=(1 << 64) - 1,
-        metavar="HEX",
-        help="bits of a word that are address, for tagged pointers",
-    )
+    add_reference_options(what)
     what.add_argument(
         "--alignment",
         type=int,
@@ -78,11 +57,6 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         metavar="yes|no",
         help="whether a pointer one past an object's end holds it"
         " (default: yes in a core, no in plain memory)",
-    )
-    what.add_argument(
-        "--starts-only",
-        action="store_true",
-        help="only pointers to an object's start hold it, not those into it",
     )
 
     _add_kernel_options(parser)

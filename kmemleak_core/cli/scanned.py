@@ -23,19 +23,36 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         help="anywhere in the object, hexadecimal",
     )
     what = parser.add_argument_group("what is scanned")
+    add_reference_options(what, symbols=True)
+    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
+
+
+def add_reference_options(what: argparse._ActionsContainer, *, symbols: bool = False) -> None:
+    """Add what counts as a root, and what as a reference to an object.
+
+    Parameters
+    ----------
+    what
+        Where to.
+    symbols
+        Whether the subcommand takes symbols from the program's files as well.
+    """
     what.add_argument(
         "--sysroot",
         type=Path,
         metavar="DIR",
-        help="folder with the program's files, for symbols and for pages that the core lacks"
-        " (symbols: default /)",
+        help="folder with the program's files, for the pages that the core lacks"
+        + (" and for symbols (symbols: default /)" if symbols else ""),
     )
     what.add_argument(
         "--no-roots",
         type=values.names,
         default=frozenset(),
         metavar="CLASS,…",
-        help="leave out classes of roots, as of kmemleak scan",
+        help="leave out classes of roots: registers, stacks, tls, data, anonymous, readonly;"
+        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, old-stacks"
+        " (their unused parts), phys, registers;"
+        " with plain memory, kinds of the roots file",
     )
     what.add_argument(
         "--pointer-mask",
@@ -49,7 +66,6 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only pointers to an object's start hold it, not those into it",
     )
-    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
 
 
 def scan_options(arguments: argparse.Namespace) -> AnalyseOptions:
