@@ -52,8 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="groups, or single leaks, to show (0: all; default: 10 groups, all leaks)",
     )
     shown.add_argument("--redact", action="store_true", help="show nothing of what the memory held")
-    shown.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report there")
-    shown.add_argument("--force", action="store_true", help="replace the output file")
+    output.add_output(shown)
     shown.add_argument(
         "-q",
         "--quiet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,14 @@ from typing import TextIO
 
 from ..errors import UsageError
 from ..report.escape import printable
+
+
+def add_output(parser: argparse._ActionsContainer) -> None:
+    """Add ``-o`` and ``--force``, as `check_output` and `opened` take them."""
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the output file")
 
 
 def check_output(path: Path | None, force: bool) -> None:

@@ -74,8 +74,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="N",
         help="groups, and anomalies of each kind, to show (0: all; default: 10, all in JSON)",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report there")
-    parser.add_argument("--force", action="store_true", help="replace the output file")
+    output.add_output(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no report: the exit code tells")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import values
+from . import output, values
 
 if TYPE_CHECKING:
     from ..report import RenderOptions
@@ -63,8 +62,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds"
     )
-    shown.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report there")
-    shown.add_argument("--force", action="store_true", help="replace the output file")
+    output.add_output(shown)
     shown.add_argument(
         "-q",
         "--quiet",

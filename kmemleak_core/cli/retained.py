@@ -78,8 +78,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="N",
         help="scan on so many threads (default: the processors there are)",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the report there")
-    parser.add_argument("--force", action="store_true", help="replace the output file")
+    output.add_output(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import values
+from . import output, values
 from .kernel_source import add_kernel_source
 
 if TYPE_CHECKING:
@@ -90,5 +90,4 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds"
     )
-    shown.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the answer there")
-    shown.add_argument("--force", action="store_true", help="replace the output file")
+    output.add_output(shown)

@@ -79,14 +79,7 @@ def _prepare_objects(tasks: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--format", choices=("csv", "jsonl", "npz"), help="(default: by the file's name, else csv)"
     )
-    _add_output(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write it there, not to standard output"
-    )
-    parser.add_argument("--force", action="store_true", help="replace the file")
+    output.add_output(parser)
 
 
 def run_objects(arguments: argparse.Namespace) -> int:
@@ -138,7 +131,7 @@ def _prepare_layout(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "vmlinux", type=Path, metavar="VMLINUX", help="the kernel's file, with debugging symbols"
     )
-    _add_output(parser)
+    output.add_output(parser)
 
 
 def run_layout(arguments: argparse.Namespace) -> int:
