@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output, values
-from .scanned import add_address, add_output, scan_options
+from .scanned import add_address, add_output, scanned
 
 _DESCRIPTION = """\
 Explains one object of a dump: what it is, whether it leaks, which words refer to it (variables by
@@ -59,16 +59,9 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain, and return the exit code."""
-    output.check_output(arguments.output, arguments.force)
-
-    from ..explain import Explainer
-    from ..pipeline import find_leaks
     from .command import ExitCode
 
-    with output.progress(False) as progress:
-        found = find_leaks(arguments.core, scan_options(arguments), progress)
-        explainer = Explainer(found, arguments.sysroot, redact=arguments.redact)
-        told = explainer.explain(arguments.address, arguments.hex)
+    told = scanned(arguments).explain(arguments.address, arguments.hex)
     with output.opened(arguments.output, arguments.force) as stream:
         if arguments.json:
             from ..report.who_json import write_explanation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output, values
-from .scanned import add_address, add_output, scan_options
+from .scanned import add_address, add_output, scanned
 
 _DESCRIPTION = """\
 Lists the shortest paths to an object, one a line, for scripts: from roots, or for a leak from the
@@ -49,16 +49,10 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> int:
     """List, and return the exit code."""
-    output.check_output(arguments.output, arguments.force)
-
-    from ..explain import Explainer
-    from ..pipeline import find_leaks
     from .command import ExitCode
 
-    with output.progress(False) as progress:
-        found = find_leaks(arguments.core, scan_options(arguments), progress)
-        explainer = Explainer(found, arguments.sysroot, redact=arguments.redact)
-        routes = explainer.paths(arguments.address, arguments.limit)
+    explainer = scanned(arguments)
+    routes = explainer.paths(arguments.address, arguments.limit)
     with output.opened(arguments.output, arguments.force) as stream:
         if arguments.json:
             from ..report.who_json import write_paths
@@ -69,4 +63,4 @@ def run(arguments: argparse.Namespace) -> int:
 
             list_paths(routes, stream)
     row = explainer.row(arguments.address)
-    return ExitCode.LEAKS if bool(found.result.white[row]) else ExitCode.CLEAN
+    return ExitCode.LEAKS if bool(explainer.found.result.white[row]) else ExitCode.CLEAN

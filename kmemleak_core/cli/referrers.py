@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output
-from .scanned import add_address, add_output, scan_options
+from .scanned import add_address, add_output, scanned
 
 _DESCRIPTION = """\
 Lists the words that refer to an object, one a line, for scripts: how they count (live: in a root or
@@ -41,17 +41,9 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> int:
     """List, and return the exit code."""
-    output.check_output(arguments.output, arguments.force)
-
-    from ..explain import Explainer
-    from ..pipeline import find_leaks
     from .command import ExitCode
 
-    with output.progress(False) as progress:
-        found = find_leaks(arguments.core, scan_options(arguments), progress)
-        holders = Explainer(found, arguments.sysroot, redact=arguments.redact).holders(
-            arguments.address
-        )
+    holders = scanned(arguments).holders(arguments.address)
     with output.opened(arguments.output, arguments.force) as stream:
         if arguments.json:
             from ..report.who_json import write_referrers

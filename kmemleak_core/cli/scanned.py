@@ -10,6 +10,7 @@ from . import output, values
 from .kernel_source import add_kernel_source
 
 if TYPE_CHECKING:
+    from ..explain import Explainer
     from ..options import AnalyseOptions
 
 
@@ -81,6 +82,18 @@ def scan_options(arguments: argparse.Namespace) -> AnalyseOptions:
             vmlinux=arguments.vmlinux, layout=arguments.layout, records=arguments.records
         ),
     )
+
+
+def scanned(arguments: argparse.Namespace) -> Explainer:
+    """Scan the dump, and return what explains its objects; the output is checked first."""
+    output.check_output(arguments.output, arguments.force)
+
+    from ..explain import Explainer
+    from ..pipeline import find_leaks
+
+    with output.progress(False) as progress:
+        found = find_leaks(arguments.core, scan_options(arguments), progress)
+        return Explainer(found, arguments.sysroot, redact=arguments.redact)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
