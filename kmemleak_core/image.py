@@ -19,6 +19,9 @@ ByteOrder = Literal["little", "big"]
 #: or nothing that the dump tells.
 MappingKind = Literal["file", "anonymous", "special", "unknown"]
 
+#: How the names of files begin that are memory themselves: what they hold was written by programs.
+MEMORY_FILES = ("/memfd:", "/dev/shm/", "/dev/zero", "/SYSV", "/anon_hugepage")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:

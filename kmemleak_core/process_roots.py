@@ -8,7 +8,7 @@ from intervaltree import IntervalTree
 
 from .dump import Dump, Thread
 from .heaps import Heap, StackRange
-from .image import Segment
+from .image import MEMORY_FILES, Segment
 from .roots import RootRange, Roots, RootWord
 from .tls import static_tls_size
 
@@ -37,7 +37,8 @@ def process_roots(dump: Dump, heap: Heap) -> Roots:
     """Collect every root of a user process.
 
     Whatever was mapped is a root, except what the heap's module excludes (heap memory, the
-    allocator's own structures, stacks of ended threads) and the dead part of live stacks.
+    allocator's own structures, stacks of ended threads), the dead part of live stacks, and files'
+    machine code.
 
     Parameters
     ----------
@@ -80,6 +81,7 @@ def process_roots(dump: Dump, heap: Heap) -> Roots:
     mappings = Roots(
         RootRange(s.address, s.size, _mapping_kind(s), _mapping_name(s))
         for s in dump.image.segments
+        if not _is_machine_code(s)
     ).subtract(taken)
     return Roots((*special, *mappings.ranges), _register_words(dump))
 
@@ -113,6 +115,17 @@ def _tls_range(dump: Dump, thread: Thread, static_tls: int) -> RootRange | None:
     low = max(segment.address, thread.tls_base - below)
     high = min(segment.end, thread.tls_base + above)
     return RootRange(low, high - low, "tls", f"TLS of thread {thread.tid}")
+
+
+def _is_machine_code(segment: Segment) -> bool:
+    """Say whether a segment is code as a file holds it: older than the heap, it holds none of it.
+
+    Instructions look like addresses: a conditional jump some pages on is ``0f 86 7f 00 00 00``,
+    by chance right where a large block lies. Code that a program generates is in memory without
+    a file, or in a file in memory, and may hold addresses.
+    """
+    code = "x" in segment.permissions and not segment.writable
+    return code and segment.kind == "file" and not segment.name.startswith(MEMORY_FILES)
 
 
 def _mapping_kind(segment: Segment) -> str:

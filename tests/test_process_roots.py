@@ -12,6 +12,7 @@ from kmemleak_core.heaps import Exclusion, Heap, StackRange
 from kmemleak_core.process_roots import ROOT_KINDS, process_roots
 
 STACK, HEAP, DATA, CODE, TLS = 0x7000_0000, 0x1000_0000, 0x40_0000, 0x41_0000, 0x2000_0000
+CONSTANTS, GENERATED = 0x42_0000, 0x3000_0000
 
 
 def segment(address, size=0x4000, permissions="rw-", kind="anonymous", name=""):
@@ -24,6 +25,7 @@ def a_dump(*threads, architecture="x86_64"):
         segment(HEAP),
         segment(DATA, kind="file", name="/bin/program"),
         segment(CODE, permissions="r-x", kind="file", name="/bin/program"),
+        segment(CONSTANTS, permissions="r--", kind="file", name="/bin/program"),
         segment(TLS),
     ]
     return km.Dump(km.MemoryImage(segments), threads=threads, architecture=architecture)
@@ -42,10 +44,21 @@ def covered(roots, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "address"), [("data", DATA), ("readonly", CODE), ("anonymous", HEAP)]
+    ("kind", "address"), [("data", DATA), ("readonly", CONSTANTS), ("anonymous", HEAP)]
 )
 def test_a_mapping_has_the_class_of_its_permissions_and_file(kind, address):
     assert (address, address + 0x4000) in covered(process_roots(a_dump(), a_heap()), kind)
+
+
+def test_machine_code_of_a_file_is_no_root():
+    assert process_roots(a_dump(), a_heap()).find(CODE) is None
+
+
+@pytest.mark.parametrize(("kind", "name"), [("anonymous", ""), ("file", "/memfd:jit (deleted)")])
+def test_machine_code_that_a_program_generates_is_a_root(kind, name):
+    code = segment(GENERATED, permissions="r-x", kind=kind, name=name)
+    roots = process_roots(km.Dump(km.MemoryImage([code])), a_heap())
+    assert covered(roots, "readonly") == [(GENERATED, GENERATED + 0x4000)]
 
 
 def test_a_stack_is_a_root_from_the_red_zone_up_and_dead_below():

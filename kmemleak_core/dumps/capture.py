@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DumpError, UsageError
+from ..image import MEMORY_FILES
 from . import elf_writer
 from .elf_headers import ELF_MAGIC, EM_386, EM_AARCH64, EM_ARM, EM_X86_64
 from .elf_notes import (
@@ -63,8 +64,8 @@ _THREAD_NOTES = {
     EM_ARM: ((b"LINUX", NT_ARM_VFP), (b"LINUX", NT_ARM_TLS)),
 }
 _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ (\d+) *(.*)\n?")
-# Shared memory that belongs to no file that one could read later: the kernel dumps it too.
-_MEMORY_FILE = re.compile(rb"/dev/zero|/memfd:|/SYSV|/dev/shm/|/anon_hugepage")
+# No file that one could read later: the kernel dumps it too.
+_MEMORY_FILES = tuple(name.encode() for name in MEMORY_FILES)
 
 
 @dataclass(slots=True)
@@ -269,7 +270,7 @@ def _copy(memory: int, pages: _PageMap, mapping: _Mapping, descriptor: int, at: 
     shared = mapping.permissions.endswith(b"s")
     whole = [(mapping.start, mapping.end)]
     if shared:
-        if not _MEMORY_FILE.match(mapping.path):
+        if not mapping.path.startswith(_MEMORY_FILES):
             return 0
         runs: Iterator[tuple[int, int]] = iter(whole)
     elif mapping.is_file and not mapping.huge:
