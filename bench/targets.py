@@ -104,6 +104,16 @@ def _noted(work: str, size: int, key: str, run: Run, tool: str = OURS) -> Told |
     return (one.extra[key], None) if one and key in one.extra else None
 
 
+def _beyond_unpacking(packing: str, tool: str, size: int, run: Run) -> Told | None:
+    """What packing a core adds to its scan, in times of what its own tool takes to unpack it."""
+    packed = run.find(f"from a core packed with {packing} to a report", size)
+    plain = run.find("from a plain core to a report", size)
+    alone = run.find(f"unpack a core packed with {packing} to a file", size, tool)
+    if packed is None or plain is None or alone is None:
+        return None
+    return (packed.seconds - plain.seconds) / alone.seconds, None
+
+
 def _targets() -> list[Target]:
     sparse, some, half = (f"scan, {share} % pointers" for share in ("0.1", "5", "50"))
     e6, l_core, e7, e8 = 10**6, 5 * 10**6, 10**7, 10**8
@@ -159,6 +169,11 @@ def _targets() -> list[Target]:
         ),
         Target("… beyond the mapped file, at its peak", "MB", 400, 600,
                partial(_noted, whole, l_core, "peak MB")),
+        *(
+            Target(f"a core packed with {packing}, beyond a plain one", "times unpacking it",
+                   1.2, 1.2, partial(_beyond_unpacking, packing, tool, e6))
+            for packing, tool in (("zstd, one frame", "zstd -q -dc"), ("lz4", "lz4 -q -dc"))
+        ),
     ]  # fmt: skip
     rows += [
         Target(f"numpy, {work}", "times as slow", times, times,
@@ -170,10 +185,6 @@ def _targets() -> list[Target]:
                partial(_slower, "search an equal heap", e6, "Boehm GC"), higher=True),
         Target(f"walk the heap, {l_core:,} objects, warm", "M chunks/s", 30, 20,
                partial(_rate, "walk the heap of a core", l_core), higher=True),
-        Target("live set of a log", "M events/s", 400, 400,
-               partial(_rate, "live set of a log", e7), higher=True),
-        Target("replay a log forwards", "M events/s", 60, 60,
-               partial(_rate, "replay a log forwards", e7), higher=True),
         *(
             Target(f"{what}, {e7:,} events", "M events/s", rate, rate, partial(_rate, what, e7),
                    higher=True)
