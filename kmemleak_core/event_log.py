@@ -158,6 +158,11 @@ class EventLog:
         return f"<EventLog {len(self):,} events{': ' if words else ''}{words}>"
 
 
+def frames_of(trace: str) -> list[str]:
+    """Return the frames that a trace's name tells, innermost first; a call site is one frame."""
+    return [frame for part in trace.split(";") if (frame := part.strip())]
+
+
 def leaving(
     kind: NDArray[np.uint8], address: NDArray[np.uint64], size: NDArray[np.uint64]
 ) -> NDArray[np.bool_]:

@@ -17,7 +17,6 @@ from .dump import Dump
 from .errors import DumpError, HeapError, UsageError
 from .heaps import Heap, finders
 from .leaks import group_leaks
-from .objects import ObjectTable
 from .options import AnalyseOptions, KernelOptions, RawSource
 from .report.model import Report, ReportSource, Summary
 from .roots import Roots
@@ -300,19 +299,19 @@ def _open_raw(
     with clock("open"):
         dump = open_raw(source.memory, word_size=source.word_size, byteorder=source.byteorder)
         if source.objects is not None and source.events is None:
-            objects = read_objects(source.objects, source.scan_areas)
+            heap = Heap("", read_objects(source.objects, source.scan_areas))
         elif source.events is not None and source.objects is None and source.scan_areas is None:
-            objects = _replay_objects(source.events, coverage)
+            heap = _replayed(source.events, coverage)
         else:
             raise UsageError("raw memory needs objects, with or without scan areas, or events")
         roots = Roots() if source.roots is None else read_roots(source.roots, coverage)
     _check_classes(options.no_roots, roots.kinds)
     if not roots.ranges and not roots.words:
         coverage.add("roots.none", "there are no roots: every object that is not grey is a leak")
-    return dump, Heap("", objects), roots
+    return dump, heap, roots
 
 
-def _replay_objects(path: Path, coverage: Coverage) -> ObjectTable:
+def _replayed(path: Path, coverage: Coverage) -> Heap:
     from .logs.events import open_events
     from .replay import replay
 
@@ -322,7 +321,7 @@ def _replay_objects(path: Path, coverage: Coverage) -> ObjectTable:
         if count:
             name = kind.name.lower().replace("_", "-")
             coverage.add(f"events.{name}", f"{path}: {name.replace('-', ' ')}", count=count)
-    return found.objects
+    return Heap("", found.objects, provenance=found.provenance)
 
 
 def _check_classes(asked: Iterable[str], known: Iterable[str]) -> None:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from . import _replay
 from ._replay_places import replay_places
 from .errors import KmemleakError, UsageError
-from .event_log import EventKind, EventLog
+from .event_log import EventKind, EventLog, frames_of
 from .objects import ObjectTable
+from .provenance import Provenance
 from .shared_property import shared_property
 
 
@@ -161,6 +162,28 @@ class Replay:
         """The live objects, ready to be scanned; their traces are the log's."""
         trace = None if self.log.trace is None else self.log.trace[self.birth]
         return ObjectTable.from_arrays(self.address, self.size, trace=trace)
+
+    @shared_property
+    def provenance(self) -> Provenance | None:
+        """The backtraces of the live objects, row by row of `objects`; None where there are none.
+
+        A trace's name is its frames, innermost first, separated by ``;``.
+        """
+        trace = self.objects.trace
+        if trace is None or not self.log.trace_names:
+            return None
+        used, numbers = np.unique(trace, return_inverse=True)
+        frames: dict[str, int] = {}
+        traces: dict[tuple[int, ...], int] = {}
+        own = [
+            traces.setdefault(
+                tuple(frames.setdefault(frame, len(frames)) for frame in frames_of(name)),
+                len(traces),
+            )
+            for name in map(self.log.trace_name, used.tolist())
+        ]
+        column = np.where(trace < 0, -1, np.array(own, np.int64)[numbers])
+        return Provenance(trace=column, traces=list(traces), symbol=list(frames).__getitem__)
 
     @property
     def nbytes(self) -> int:

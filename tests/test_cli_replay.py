@@ -199,3 +199,29 @@ class TestRawMemory:
         assert "--events" in capsys.readouterr().err
         with pytest.raises(UsageError, match="objects"):
             scan(RawSource((memory,)))
+
+    def test_the_backtraces_of_a_log_are_those_of_its_leaks(self, memory, tmp_path):
+        log = tmp_path / "traces.csv"
+        log.write_text(
+            "kind,address,size,trace\n"
+            "alloc,0x3000,64,make; main\n"
+            "alloc,0x1000,64,make;main\n"
+            "alloc,0x2000,32,\n"
+            "alloc,0x1800,32,\n"
+            "free,0x2000,32,\n"
+            "alloc,0x2800,16,helper\n"
+        )
+        report = scan(RawSource((memory,), events=log))
+        told = {report.leaks[row].address: report.provenance.frames_of(row) for row in range(4)}
+        assert told == {
+            0x1000: ("make", "main"),
+            0x1800: (),
+            0x2800: ("helper",),
+            0x3000: ("make", "main"),
+        }
+        assert {group.origin.frames: group.count for group in report.groups} == {
+            ("make", "main"): 2,
+            (): 1,
+            ("helper",): 1,
+        }
+        assert "      make\n      main\n" in report.report()

@@ -5,10 +5,36 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..report import built_in_formats, renderer_names
 from . import output, values
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ..report import RenderOptions
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The help of a subcommand that shows reports: formats of other packages are in it.
+
+    These take long to find: only when help is shown are they looked for.
+    """
+
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        """Add a group of options to what is shown."""
+        for action in actions:
+            if action.dest == "format" and action.metavar is not None:
+                ours = built_in_formats()
+                others = [name for name in renderer_names() if name not in ours]
+                action.help = _formats_text({**ours, **dict.fromkeys(others, "")})
+            self.add_argument(action)
+
+
+def _formats_text(formats: Mapping[str, str]) -> str:
+    """Return what formats there are, and what each is for, as argparse takes it."""
+    told = [f"{name} ({purpose})" if purpose else name for name, purpose in formats.items()]
+    text = "; ".join(told).replace("%", "%%")
+    return f"{text}. All are text; the default is {next(iter(formats))}"
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +42,10 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_argument_group("how it is shown")
     formats = shown.add_mutually_exclusive_group()
     formats.add_argument(
-        "--format", default="text", metavar="NAME", help="text (default), list, json, kmemleak"
+        "--format",
+        default="text",
+        metavar="NAME",
+        help=_formats_text(built_in_formats()),
     )
     formats.add_argument(
         "--list", dest="format", action="store_const", const="list", help="one leak a line"
@@ -58,6 +87,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         default=32,
         metavar="BYTES",
         help="bytes of content to show (default 32)",
+    )
+    shown.add_argument(
+        "--weight",
+        choices=("bytes", "objects"),
+        default="bytes",
+        help="what stacks are measured in (folded; speedscope has both, and shows this first)",
     )
     shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds"
@@ -116,4 +151,5 @@ def render_options(arguments: argparse.Namespace) -> RenderOptions:
         order=arguments.order,
         redact=arguments.redact,
         hex_bytes=arguments.hex,
+        weight=arguments.weight,
     )

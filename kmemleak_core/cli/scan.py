@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import replace
 
 from . import output, report_options, scan_options, triage_options
 
@@ -21,6 +23,9 @@ examples:
   kmemleak scan --sysroot / --limit 0 core
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
+  kmemleak scan --format sarif --baseline known.json -o leaks.sarif core
+  kmemleak scan --format folded vmcore > leaks.folded          (for flamegraph.pl and others)
+  kmemleak scan --format speedscope -o leaks.json vmcore
   kmemleak scan --no-roots registers,stacks core
   kmemleak scan --suppressions known.txt --write-baseline known.json core
   kmemleak scan --suppressions known.txt --baseline known.json --fail-on direct:1MB core
@@ -47,7 +52,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what leaks in a core file, or in other memory",
         description=_DESCRIPTION,
         epilog=_EPILOG + EXIT_CODES + _WHICH_COUNT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=report_options.HelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
@@ -70,7 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     shown = report_options.render_options(arguments)
     with output.progress(arguments.quiet) as progress:
         report = triage.apply(analyse(source, scan_options.analyse_options(arguments), progress))
+    code, reasons = triage.verdict(report, shown)
     if arguments.output is not None or not arguments.quiet:
         with output.opened(arguments.output, arguments.force) as stream:
-            chosen.render(report, stream, shown)
-    return triage.exit_code(report, shown)
+            chosen.render(report, stream, replace(shown, exit_code=code))
+    if not arguments.quiet:
+        for reason in reasons:
+            print(f"kmemleak: {reason}", file=sys.stderr)
+    return code

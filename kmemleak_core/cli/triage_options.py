@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +81,6 @@ class Triage:
 
         self._group_by: GroupBy = arguments.group_by
         self._gates: list[Gate | None] = arguments.fail_on
-        self._quiet: bool = arguments.quiet
         self._force: bool = arguments.force
         self._written: Path | None = arguments.write_baseline
         if self._written is not None and self._written == arguments.output:
@@ -104,18 +102,21 @@ class Triage:
             report = report.against(self._baseline)
         return report if self._group_by == "origin" else report.regroup(self._group_by)
 
-    def exit_code(self, report: Report, options: RenderOptions) -> int:
-        """Return whether leaks that count were found: enough of them, if that was asked for."""
+    def verdict(self, report: Report, options: RenderOptions) -> tuple[int, list[str]]:
+        """Return the exit code, and what it was asked to be for that was found, in words.
+
+        The code tells whether leaks that count were found: enough of them, if that was asked for.
+        """
         from .command import ExitCode
 
         amounts = report.counted(options)
         if not self._gates:
             # A group can have grown by bytes alone.
             found = amounts.objects > 0 or amounts.nbytes > 0
-            return ExitCode.LEAKS if found else ExitCode.CLEAN
-        tripped = [gate for gate in self._gates if gate is not None and amounts.fails(gate)]
-        if not self._quiet:
-            for gate in tripped:
-                unit = " bytes" if gate.nbytes else ""
-                print(f"kmemleak: --fail-on {gate}: {amounts.of(gate)}{unit}", file=sys.stderr)
-        return ExitCode.LEAKS if tripped else ExitCode.CLEAN
+            return (ExitCode.LEAKS if found else ExitCode.CLEAN), []
+        tripped = [
+            f"--fail-on {gate}: {amounts.of(gate)}{' bytes' if gate.nbytes else ''}"
+            for gate in self._gates
+            if gate is not None and amounts.fails(gate)
+        ]
+        return (ExitCode.LEAKS if tripped else ExitCode.CLEAN), tripped

@@ -5,15 +5,15 @@ in which they happened; compressed or not. Numbers are decimal or hexadecimal wi
 file without a line of names has the columns in the order given here; lines that begin with ``#``
 are comments.
 
-==========  =========================================================================
+==========  ======================================================================================
 kind        ``alloc``, ``free``, ``free_part``, ``resize``, ``realloc``, or 0 to 4
 address     of the object (for a realloc: where it is now), or of the part that is freed
 size        bytes; 0 if absent
 time        any unit; 0 if absent
-trace       backtrace or call site: any text
+trace       call site: any text; or the frames of a backtrace, innermost first, with ``;`` between
 thread      any number; 0 if absent
 old         for a realloc: where the object was
-==========  =========================================================================
+==========  ======================================================================================
 
 An npz file holds numbers alone, kinds 0 to 3, and may name its traces in an array of texts,
 ``trace_names``. glibc's ``mtrace`` logs are read, too.

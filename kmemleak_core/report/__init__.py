@@ -18,17 +18,21 @@ __all__ = [
     "Report",
     "ReportSource",
     "Summary",
+    "built_in_formats",
     "renderer",
     "renderer_names",
 ]
 
-#: Our own renderers: name → module here, class in it.
+#: Our own renderers: name → module here, class in it, what it is for.
 _BUILT_IN = {
-    "text": ("text", "TextRenderer"),
-    "list": ("list", "ListRenderer"),
-    "json": ("json", "JsonRenderer"),
-    "kmemleak": ("kernel", "KernelRenderer"),
-    "suppressions": ("suppressions", "SuppressionsRenderer"),
+    "text": ("text", "TextRenderer", "for people"),
+    "list": ("list", "ListRenderer", "one leak a line"),
+    "json": ("json", "JsonRenderer", "everything (report/schema.json tells the layout)"),
+    "kmemleak": ("kernel", "KernelRenderer", "as the kernel's own kmemleak reports"),
+    "sarif": ("sarif", "SarifRenderer", "SARIF 2.1.0, for code scanning services and editors"),
+    "folded": ("folded", "FoldedRenderer", "a line a stack, for flame graph tools"),
+    "speedscope": ("speedscope", "SpeedscopeRenderer", "profiles for speedscope"),
+    "suppressions": ("suppressions", "SuppressionsRenderer", "lines that would suppress it all"),
 }
 
 _GROUP = "kmemleak_core.reports"
@@ -50,6 +54,11 @@ def renderer_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *others)
 
 
+def built_in_formats() -> dict[str, str]:
+    """Return what each of our own formats is for."""
+    return {name: purpose for name, (_, _, purpose) in _BUILT_IN.items()}
+
+
 def renderer(name: str) -> Renderer:
     """Return the renderer of a format.
 
@@ -59,7 +68,7 @@ def renderer(name: str) -> Renderer:
         There is none of that name.
     """
     if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
+        module, attribute, _ = _BUILT_IN[name]
         return cast("Renderer", getattr(import_module(f".{module}", __name__), attribute)())
     for entry in registered(_GROUP):
         if entry.name == name:

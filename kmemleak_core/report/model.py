@@ -160,10 +160,14 @@ class RenderOptions:
         Hide what memory holds: no hex, no text, no process arguments.
     hex_bytes
         Bytes of content to show for each example.
+    weight
+        What stacks are measured in, where only one can be told: ``"bytes"`` or ``"objects"``.
     width
         Columns of the terminal; None for 100, or what the terminal has.
     color
         Whether to use colours; None to find out from the stream and ``NO_COLOR``.
+    exit_code
+        What the command is going to tell its caller; None where there is no command.
     """
 
     limit: int | None = None
@@ -176,8 +180,10 @@ class RenderOptions:
     order: str | None = None
     redact: bool = False
     hex_bytes: int = 32
+    weight: str = "bytes"
     width: int | None = None
     color: bool | None = None
+    exit_code: int | None = None
 
 
 @dataclass(eq=False)
