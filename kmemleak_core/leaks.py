@@ -191,6 +191,18 @@ class LeakTable:
             ) from None
         return pd.DataFrame({name: self.array[name] for name in LEAK_DTYPE.names or ()})
 
+    def to_arrow(self) -> Any:
+        """Return a ``pyarrow.Table`` with one row a leak.
+
+        Raises
+        ------
+        KmemleakError
+            pyarrow is not installed.
+        """
+        from .report.arrow import from_numpy
+
+        return from_numpy({name: self.array[name] for name in LEAK_DTYPE.names or ()})
+
     def __repr__(self) -> str:
         direct = int(np.count_nonzero(self.array["direct"]))
         return f"<LeakTable {len(self):,} objects, {self.nbytes:,} bytes, {direct:,} direct>"

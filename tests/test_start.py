@@ -27,6 +27,7 @@ HEAVY = {
     "lz4",
     "multiprocessing",
     "pandas",
+    "pyarrow",
     "pydoc",
     "rich",
     "scipy",

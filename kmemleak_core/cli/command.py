@@ -21,6 +21,7 @@ SUBCOMMANDS = (
     "explain",
     "referrers",
     "paths",
+    "export",
     "dump",
     "replay",
     "parse",

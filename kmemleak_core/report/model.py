@@ -406,6 +406,55 @@ class Report:
 
         return to_dict(self, RenderOptions(**options))
 
+    def to_arrow(self, table: str = "leaks", *, redact: bool = False) -> Any:
+        """Return a table as a ``pyarrow.Table``.
+
+        Parameters
+        ----------
+        table
+            ``"objects"``, ``"references"``, ``"leaks"``, ``"groups"``, ``"roots"``,
+            ``"root_references"`` or ``"traces"``: what `kmemleak export` writes.
+        redact
+            Hide what memory holds.
+
+        Raises
+        ------
+        KmemleakError
+            pyarrow is not installed, there is no such table, or the report lacks what it holds.
+        """
+        from .arrow import arrow_table
+
+        return arrow_table(self, table, redact=redact)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        tables: Sequence[str] | None = None,
+        format: str = "parquet",
+        *,
+        force: bool = False,
+        redact: bool = False,
+    ) -> dict[str, Path]:
+        """Write tables into a folder, and return the file of each; see `to_arrow`.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if it is not there.
+        tables
+            Which; None for all.
+        format
+            ``"parquet"``, ``"arrow"`` or ``"npz"``.
+        force
+            Replace files.
+        redact
+            Hide what memory holds.
+        """
+        from .export import DEFAULT_TABLES, export
+
+        files = export(self, folder, tables or DEFAULT_TABLES, format, force=force, redact=redact)
+        return {file.table: file.path for file in files}
+
     def __repr__(self) -> str:
         s = self.summary
         name = f" of {self.source.path!r}" if self.source.path else ""
