@@ -85,3 +85,11 @@ def cluster_graph(leaks: LeakTable, row: int, limit: int = 1000) -> ClusterGraph
         words.astype(np.int32),
         members.size - rows.size,
     )
+
+
+def largest_cluster(leaks: LeakTable) -> int | None:
+    """Return the head that is the nearest one of the most leaked bytes; None without leaks."""
+    if not len(leaks):
+        return None
+    held = np.bincount(leaks["head"], weights=leaks["size"], minlength=len(leaks))
+    return int(np.argmax(held))

@@ -21,6 +21,7 @@ SUBCOMMANDS = (
     "explain",
     "referrers",
     "paths",
+    "cluster",
     "export",
     "dump",
     "replay",

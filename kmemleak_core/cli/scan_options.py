@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_scan_options(parser: argparse.ArgumentParser) -> None:
     """Add the core file, what can stand for it, and what is done with it."""
-    parser.add_argument("core", nargs="?", type=Path, metavar="CORE", help="a core file or vmcore")
+    # Not nargs="?": that would take nothing where an option stands before another positional.
+    core = parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    core.required = False
 
     raw = parser.add_argument_group("plain memory instead of a core")
     raw.add_argument(

@@ -147,7 +147,10 @@ def example_size(report: Report, group: LeakGroup) -> int:
 
 
 def shown_shape(group: LeakGroup, options: RenderOptions) -> str:
-    """Return a group's shape; redacted, it tells pointers and zeros but nothing of other data."""
-    if not options.redact:
-        return group.shape
-    return group.shape.replace("text", "data").replace("int", "data")
+    """Return a group's shape as `shown` has it."""
+    return shown(group.shape, options)
+
+
+def shown(shape: str, options: RenderOptions) -> str:
+    """Return a shape; redacted, it tells pointers and zeros but nothing of other data."""
+    return shape.replace("text", "data").replace("int", "data") if options.redact else shape

@@ -1,0 +1,96 @@
+"""Turns ``kmemleak cluster`` into a leaked cluster that other tools draw."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import UsageError
+from . import output, scan_options, values
+
+_DESCRIPTION = """\
+Writes a leaked cluster as a graph: the leak that heads it, all that only leaks lead to from there,
+and by how many words which refers to which. With an address the cluster of that leak, else the
+largest one.
+"""
+
+_EPILOG = """\
+examples:
+  kmemleak cluster core | dot -Tsvg > cluster.svg
+  kmemleak cluster core 0x557033f8a2a0 --limit 50 -o cluster.dot
+  kmemleak cluster --format graphml -o cluster.graphml vmcore
+
+exit codes:
+  0  the graph is written; it has no members where nothing leaks
+  2  wrong usage, or nothing leaks at the address
+  3  the dump cannot be read, or holds no known heap
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "cluster",
+        help="draw a leaked cluster: DOT, GraphML, JSON",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, order=None)
+    scan_options.add_scan_options(parser)
+    address = parser.add_argument(
+        "address",
+        type=values.address,
+        metavar="ADDR",
+        help="anywhere in a leaked object, hexadecimal (default: the largest cluster)",
+    )
+    address.required = False
+    shown = parser.add_argument_group("how it is shown")
+    shown.add_argument(
+        "--format",
+        choices=("dot", "graphml", "json"),
+        default="dot",
+        help="for Graphviz (default); for networkx, Gephi, yEd; or as report/cluster.json tells",
+    )
+    shown.add_argument(
+        "--limit",
+        type=values.count,
+        default=1000,
+        metavar="N",
+        help="members, the nearest to the head (0: all; default 1000)",
+    )
+    shown.add_argument(
+        "--redact", action="store_true", help="show nothing of what the memory holds"
+    )
+    output.add_output(shown)
+    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, draw, and return the exit code."""
+    if arguments.memory and arguments.core is not None and arguments.address is None:
+        # With plain memory there is no core: what stands alone is the address.
+        try:
+            arguments.address = values.address(str(arguments.core))
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(str(error)) from None
+        arguments.core = None
+    source = scan_options.source(arguments)
+    output.check_output(arguments.output, arguments.force)
+
+    from ..pipeline import analyse
+    from ..report.cluster import find_cluster
+    from ..report.cluster_dot import write_dot
+    from ..report.cluster_graphml import write_graphml
+    from ..report.cluster_json import write_json
+    from .command import ExitCode
+
+    with output.progress(arguments.quiet) as tell:
+        report = analyse(source, scan_options.analyse_options(arguments), tell)
+    cluster = find_cluster(
+        report, arguments.address, limit=arguments.limit, redact=arguments.redact
+    )
+    write = {"dot": write_dot, "graphml": write_graphml, "json": write_json}[arguments.format]
+    with output.opened(arguments.output, arguments.force) as stream:
+        write(cluster, stream)
+    return ExitCode.CLEAN
