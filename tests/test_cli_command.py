@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from kmemleak_core import DumpError, __version__, pipeline
 from kmemleak_core.cli import main
 from kmemleak_core.process_roots import ROOT_KINDS
+from kmemleak_core.report import renderer_names
 
 BASE = 0x10000
 
@@ -57,6 +59,24 @@ def leaky(tmp_path: Path) -> Memory:
     memory = Memory(tmp_path)
     memory.arguments += ["--no-roots", "spare"]
     return memory
+
+
+class TestFormats:
+    def test_the_help_names_every_format_those_of_other_packages_too(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Entry:
+            name = "from-elsewhere"
+
+        monkeypatch.setattr(
+            "importlib.metadata.entry_points",
+            lambda group: [Entry()] if group == "kmemleak_core.reports" else [],
+        )
+        assert main(["scan", "--help"]) == 0
+        _, _, shown = capsys.readouterr().out.partition("how it is shown:")
+        text, _, _ = shown.partition("--list")
+        assert all(re.search(rf"\b{name}\b", text) for name in renderer_names())
+        assert "from-elsewhere" in renderer_names()
 
 
 class TestExitCodes:

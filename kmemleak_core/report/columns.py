@@ -162,7 +162,10 @@ def _groups(report: Report, redact: bool) -> Iterator[Part]:
 
 
 def _roots(report: Report, redact: bool) -> Iterator[Part]:
-    """Yield ranges, then registers: those have no size, and their value for an address."""
+    """Yield ranges, then registers: those have no size, and their value for an address.
+
+    Registers hold parts of texts: redacted, their value is 0.
+    """
     result = _scan_of(report)
     ranges, words = result.roots.ranges, result.roots.words
     rows = np.arange(len(ranges) + len(words))
@@ -170,11 +173,12 @@ def _roots(report: Report, redact: bool) -> Iterator[Part]:
     kinds = [*(r.kind for r in ranges), *(w.kind for w in words)]
     names = [*(r.name for r in ranges), *(w.name for w in words)]
     hits = (result.word_targets != NO_TARGET).astype(np.int64)
+    values = np.zeros(len(words), np.uint64) if redact else result.roots.word_array()
     yield {
         "root": rows.astype(np.int32),
         "kind": Coded.of(rows, kinds, rows.size),
         "name": Coded.of(rows, names, rows.size),
-        "address": np.concatenate((address, result.roots.word_array())),
+        "address": np.concatenate((address, values)),
         "size": np.concatenate((size, np.zeros(len(words), np.uint64))),
         "references": np.concatenate((np.diff(result.root_references.offsets), hits)),
     }
