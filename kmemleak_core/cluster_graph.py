@@ -88,8 +88,13 @@ def cluster_graph(leaks: LeakTable, row: int, limit: int = 1000) -> ClusterGraph
 
 
 def largest_cluster(leaks: LeakTable) -> int | None:
-    """Return the head that is the nearest one of the most leaked bytes; None without leaks."""
+    """Return the head that is the nearest one of the most leaks, of the most bytes among equals.
+
+    None without leaks.
+    """
     if not len(leaks):
         return None
-    held = np.bincount(leaks["head"], weights=leaks["size"], minlength=len(leaks))
-    return int(np.argmax(held))
+    head = leaks["head"]
+    members = np.bincount(head, minlength=len(leaks))
+    nbytes = np.bincount(head, weights=leaks["size"], minlength=len(leaks))
+    return int(np.lexsort((-nbytes, -members))[0])

@@ -89,7 +89,7 @@ class TestCluster:
             with pytest.raises(UsageError, match="in no leaked object"):
                 find_cluster(ring(), address)
 
-    def test_without_an_address_it_is_the_one_of_the_most_bytes(self) -> None:
+    def test_without_an_address_it_is_the_one_of_the_most_members(self) -> None:
         report = a_report()
         found = find_cluster(report)
         members = [(m.address, m.size, m.direct) for m in found.members()]
@@ -198,7 +198,7 @@ class TestDot:
 
     def test_what_was_left_out_is_in_the_title(self) -> None:
         graph = laid_out(written(find_cluster(ring(), BASE, limit=1), "dot"))
-        assert graph["label"] == f"core: cluster of {BASE + 64 * 3:#x}, 1 objects, 3 more left out"
+        assert graph["label"] == f"core: cluster of {BASE + 64 * 3:#x}, 1 object, 3 more left out"
 
 
 class TestCommand:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemleak_core.cluster_graph import ClusterGraph, cluster_graph
+from kmemleak_core.cluster_graph import ClusterGraph, cluster_graph, largest_cluster
 from kmemleak_core.clusters import LeakGraph
 from kmemleak_core.errors import UsageError
 from kmemleak_core.leaks import LEAK_DTYPE, LeakTable
@@ -96,3 +96,14 @@ def test_a_part_of_a_table_is_refused() -> None:
 def test_a_row_that_is_not_there_is_an_error() -> None:
     with pytest.raises(IndexError):
         cluster_graph(table_of(3, [(0, 1)], 0), 3)
+
+
+class TestLargest:
+    def test_it_is_the_one_of_the_most_members(self) -> None:
+        leaks = table_of(6, [], 0)
+        leaks.array["head"] = [0, 1, 2, 2, 4, 4]
+        leaks.array["size"] = [900, 1, 1, 1, 1, 2]
+        assert largest_cluster(leaks) == 4
+
+    def test_without_leaks_there_is_none(self) -> None:
+        assert largest_cluster(LeakTable.empty()) is None

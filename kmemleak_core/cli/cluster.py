@@ -10,7 +10,7 @@ from . import output, scan_options, values
 _DESCRIPTION = """\
 Writes a leaked cluster as a graph: the leak that heads it, all that only leaks lead to from there,
 and by how many words which refers to which. With an address the cluster of that leak, else the
-largest one.
+one of the most objects.
 """
 
 _EPILOG = """\

@@ -14,6 +14,7 @@ from ..shapes import classify, shape_text
 from .escape import printable
 from .model import RenderOptions, Report
 from .select import shown
+from .units import count_text
 
 
 class Member(NamedTuple):
@@ -95,7 +96,7 @@ class Cluster:
             return f"{name}: no leaks"
         head = int(self.report.leaks["address"][self.graph.rows[0]])
         more = f", {self.graph.left_out:,} more left out" if self.graph.left_out else ""
-        return f"{name}: cluster of {head:#x}, {self.graph.rows.size:,} objects{more}"
+        return f"{name}: cluster of {head:#x}, {count_text(self.graph.rows.size, 'object')}{more}"
 
 
 def find_cluster(
@@ -108,8 +109,8 @@ def find_cluster(
     report
         What was found.
     address
-        Anywhere in one of its members; None for the largest cluster, which has no members where
-        nothing leaks.
+        Anywhere in one of its members; None for the cluster of the most members, which has
+        none where nothing leaks.
     limit
         Members, the nearest to the head; 0 for all.
     redact
