@@ -104,9 +104,7 @@ def _objects(report: Report, redact: bool) -> Iterator[Part]:
     objects, n = result.objects, len(result.objects)
     order = np.empty(n, np.uint32)
     order[objects.allocation_order()] = np.arange(n, dtype=np.uint32)
-    colours = [colour.name.lower() for colour in Colour]
-    code_of = np.zeros(max(Colour) + 1, np.int32)
-    code_of[[int(colour) for colour in Colour]] = np.arange(len(colours))
+    colours = [Colour(code).name.lower() for code in range(len(Colour))]
     origins = _origins(report.origins, n)
     for rows in _slices(n):
         yield {
@@ -114,7 +112,7 @@ def _objects(report: Report, redact: bool) -> Iterator[Part]:
             "size": objects.size[rows],
             "min_count": objects.min_count[rows],
             "count": result.count[rows],
-            "colour": Coded(code_of[result.colour[rows]], colours),
+            "colour": Coded(result.colour[rows].astype(np.int32), colours),
             "flags": objects.flags[rows],
             "order": order[rows],
             **{name: column.take(rows) for name, column in origins.items()},
