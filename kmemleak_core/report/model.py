@@ -464,6 +464,6 @@ class Report:
         )
 
     def _repr_html_(self) -> str:
-        from .html import summary_html
+        from .html.notebook import summary_html
 
         return summary_html(self)

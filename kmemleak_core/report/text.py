@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from ..leaks import LeakGroup
 from .escape import printable, quoted
+from .facts import (
+    check_facts,
+    counter_facts,
+    left_out_facts,
+    note_text,
+    source_facts,
+    unused_suppressions,
+)
 from .hexdump import hex_rows
-from .kernel_part import kernel_facts, verdict_lines
+from .kernel_part import verdict_lines
 from .model import RenderOptions, Report
 from .parts import wrapped
-from .select import chosen_groups, example_size, hidden, shown_shape
+from .select import chosen_groups, example_size, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
 from .units import count_text, size_text
 
@@ -40,7 +47,8 @@ class TextRenderer:
         for text in textwrap.wrap(headline(report), width):
             line((text, style))
         groups = [g for _, g in chosen_groups(report, options)]
-        _filtered(report, options, line, width)
+        for text in left_out_facts(report, options):
+            wrapped(line, text, width)
         _section(
             report,
             options,
@@ -89,44 +97,13 @@ def headline(report: Report) -> str:
 
 
 def _title(report: Report, options: RenderOptions, line: Line, width: int) -> None:
-    source = report.source
-    facts = [source.format, source.architecture]
-    if source.process.get("name"):
-        facts.append(f"process {quoted(source.process['name'])}")
-    if source.process.get("pid"):
-        facts.append(f"pid {printable(source.process['pid'])}")
-    if report.kernel is not None:
-        facts += kernel_facts(report)
-    else:
-        facts.append(count_text(source.threads, "thread") if source.threads else "")
-        facts.append(f"heap of {report.allocator}" if report.allocator else "")
-    line((printable(source.path) or "memory", "bold"))
-    for text in textwrap.wrap(printable(", ".join(f for f in facts if f)), width - 2):
+    line((printable(report.source.path) or "memory", "bold"))
+    for text in textwrap.wrap(", ".join(source_facts(report)), width - 2):
         line("  ", (text, "dim"))
-    arguments = source.process.get("arguments", "")
+    arguments = report.source.process.get("arguments", "")
     if arguments and not options.redact:
         line("  ", (shortened(f"arguments: {printable(arguments)}", width - 2), "dim"))
     line()
-
-
-def _filtered(report: Report, options: RenderOptions, line: Line, width: int) -> None:
-    """Tell what a baseline and the filters leave out."""
-    compared = report.comparison
-    if compared is not None:
-        known = report.leaks["size"][compared.known]
-        text = f"compared with {compared.path or 'a baseline'}: "
-        held = f"{known.size:,} known ({size_text(int(known.sum()))})"
-        if known.size == len(report.leaks):
-            text += f"nothing new, {held}"
-        else:
-            amounts = report.counted(RenderOptions())
-            text += f"{amounts.objects:,} new ({size_text(amounts.nbytes)}), {held}"
-        gone = f", {count_text(compared.gone, 'group')} gone" if compared.gone else ""
-        wrapped(line, text + gone, width)
-    objects, nbytes = hidden(report, options)
-    if objects:
-        left = f"{count_text(objects, 'leak')} ({size_text(nbytes)})"
-        wrapped(line, f"the filters hide {left} of these", width)
 
 
 def _section(
@@ -206,50 +183,19 @@ def _indirect(figures: Figures) -> int:
 
 def _closing(report: Report, line: Line, width: int, limit: int) -> None:
     line()
-    for use in report.suppressions:
-        if not use.count:
-            where = f"{use.path}, line {use.line}" if use.path else f"line {use.line}"
-            wrapped(line, f"suppression {use.pattern!r} ({where}) was not used", width)
-    if report.checks:
-        passed = sum(check.passed for check in report.checks)
-        verdict = "agrees" if passed == len(report.checks) else "does not agree"
-        line(f"heap walk {verdict} with the allocator's own sums: {passed} of {len(report.checks)}")
-        for check in report.checks:
-            if not check.passed:
-                line(
-                    f"  {printable(check.name)}: the allocator says {check.expected:,},"
-                    f" the walk found {check.found:,}"
-                )
+    for text in unused_suppressions(report):
+        wrapped(line, text, width)
+    for number, text in enumerate(check_facts(report)):
+        line("  " if number else "", text)
     notes = list(report.coverage)
     if notes:
         line(("not seen, or not understood:", "bold"))
     for note in notes[:limit] if limit > 0 else notes:
-        told = str(note.count) in note.message or f"{note.count:,}" in note.message
-        extra = [f"{note.count:,} times"] if note.count > 1 and not told else []
-        extra += [size_text(note.nbytes)] if note.nbytes else []
-        extra += [f"at {note.address:#x}"] if note.address is not None else []
-        text = printable(note.message) + (f" ({', '.join(extra)})" if extra else "")
-        for part in textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    "):
-            line(part)
+        wrapped(line, note_text(note), width, indent="  ")
     if limit > 0 and len(notes) > limit:
         line(f"  and {len(notes) - limit:,} more (--limit 0 shows all)")
-    for text in _counters(report.counters):
-        for part in textwrap.wrap(text, width, subsequent_indent="  "):
-            line((part, "dim"))
-
-
-def _counters(counters: Mapping[str, int | float]) -> Iterator[str]:
-    """Yield a line of what was counted and a line of how long each part took."""
-    counted, times = [], []
-    for name, value in counters.items():
-        words = printable(name.replace("_", " "))
-        if words.endswith("seconds"):
-            times.append(f"{words.removesuffix('seconds').strip() or 'all'} {value:.2f} s")
-        elif words.endswith(" bytes"):
-            counted.append(f"{words.removesuffix(' bytes')} {size_text(int(value))}")
-        else:
-            counted.append(f"{words} {int(value):,}")
-    if counted:
-        yield "counted: " + ", ".join(counted)
-    if times:
-        yield "time: " + ", ".join(times)
+    for what, facts in zip(("counted", "time"), counter_facts(report.counters), strict=True):
+        if facts:
+            text = f"{what}: {', '.join(facts)}"
+            for part in textwrap.wrap(text, width, subsequent_indent="  "):
+                line((part, "dim"))

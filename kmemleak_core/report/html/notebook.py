@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 
-from .escape import printable
-from .model import RenderOptions, Report
-from .select import chosen_groups
-from .text import headline
-from .units import size_text
+from ..escape import printable
+from ..model import RenderOptions, Report
+from ..select import chosen_groups
+from ..text import headline
+from ..units import size_text
 
 _SHOWN = 20
 
