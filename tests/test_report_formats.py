@@ -347,7 +347,7 @@ class TestHtml:
         assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("name", ["text", "list", "json", "kmemleak", "suppressions"])
+@pytest.mark.parametrize("name", ["text", "list", "json", "html", "kmemleak", "suppressions"])
 class TestEveryFormat:
     def test_untrusted_text_never_reaches_a_terminal_raw(self, name: str) -> None:
         shown = hostile_report().report(name)
@@ -369,7 +369,7 @@ class TestEveryFormat:
 
 class TestReport:
     def test_an_unknown_format_names_the_known_ones(self) -> None:
-        with pytest.raises(UsageError, match="text, list, json, kmemleak"):
+        with pytest.raises(UsageError, match="text, list, json, html, kmemleak"):
             a_report().report("xml")
 
     def test_every_named_renderer_is_there(self) -> None:

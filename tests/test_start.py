@@ -24,6 +24,7 @@ HEAVY = {
     "asyncio",
     "elftools",
     "importlib.metadata",
+    "jinja2",
     "lz4",
     "multiprocessing",
     "pandas",

@@ -23,6 +23,7 @@ examples:
   kmemleak scan --sysroot / --limit 0 core
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
+  kmemleak scan --format html -o report.html core
   kmemleak scan --format sarif --baseline known.json -o leaks.sarif core
   kmemleak scan --format folded vmcore > leaks.folded          (for flamegraph.pl and others)
   kmemleak scan --format speedscope -o leaks.json vmcore

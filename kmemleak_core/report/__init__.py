@@ -28,6 +28,7 @@ _BUILT_IN = {
     "text": ("text", "TextRenderer", "for people"),
     "list": ("list", "ListRenderer", "one leak a line"),
     "json": ("json", "JsonRenderer", "everything (report/schema.json tells the layout)"),
+    "html": ("html.page", "HtmlRenderer", "one file for a browser: table, treemap, graphs"),
     "kmemleak": ("kernel", "KernelRenderer", "as the kernel's own kmemleak reports"),
     "sarif": ("sarif", "SarifRenderer", "SARIF 2.1.0, for code scanning services and editors"),
     "folded": ("folded", "FoldedRenderer", "a line a stack, for flame graph tools"),

@@ -78,7 +78,7 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
             "process": process,
         },
         "allocator": report.allocator or None,
-        "options": {name: _plain(name, value) for name, value in report.options.items()},
+        "options": {name: plain_option(name, value) for name, value in report.options.items()},
         "redacted": options.redact,
         "summary": {name: getattr(summary, name) for name in summary.__slots__},
         "suppressions": [_suppression(use) for use in report.suppressions],
@@ -222,7 +222,7 @@ def _counters(counters: Mapping[str, int | float]) -> dict[str, int | float]:
     return {str(k): v if isinstance(v, float) else int(v) for k, v in counters.items()}
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain_option(name: str, value: Any) -> Any:
     """Turn an option's value into one that JSON has."""
     if name == "pointer_mask" and value is not None:
         return hex(value)
@@ -231,5 +231,5 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(str(v) for v in value)
     if isinstance(value, list | tuple):
-        return [_plain("", v) for v in value]
+        return [plain_option("", v) for v in value]
     return str(value)

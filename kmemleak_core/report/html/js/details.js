@@ -1,0 +1,96 @@
+// Shows what is known of one group: figures, backtrace, references, contents, its largest cluster.
+
+const MOST_LINKS = 6;
+
+function details(group, onGroup) {
+  const told = element("div", { class: "told" }, facts(group));
+  if (group.frames.length) {
+    told.append(element("h3", {}, "Allocated by"), element("ol", { class: "frames" },
+      ...group.frames.map((frame, at) => element("li", { class: at === group.callerAt ? "caller" : "" }, frame))));
+  }
+  for (const [title, links] of [["Referred to by", referrers], ["Refers to", references]]) {
+    const some = links.get(group.row) ?? [];
+    if (some.length) told.append(element("h3", {}, title), linkList(some, group, onGroup));
+  }
+  const seen = element("div", { class: "seen" }, ...contentsOf(group));
+  const cluster = clusterOf.get(group.row);
+  if (cluster) seen.append(...clusterPart(cluster, onGroup));
+  else if (group.held) seen.append(element("p", { class: "more" }, "No picture of its clusters is in this file."));
+  return element("div", { class: "detail" }, told, seen);
+}
+
+function facts(group) {
+  const rows = [["Objects", objectsText(group)], ["Bytes", numberText(group.bytes)]];
+  if (group.held) {
+    rows.push(["Leads to", `${countText(group.held, "more object")}, ${sizeText(group.heldBytes)}, that nothing else leads to`]);
+  }
+  rows.push(["Each", `${sizesText(group)} bytes`], ["Contents", group.shape]);
+  if (group.kind) rows.splice(2, 0, ["Type", group.kind]);
+  if (group.earlier !== null) rows.push(["Baseline", countText(group.earlier, "object")]);
+  rows.push([group.birth === null ? "Example" : "Oldest", exampleText(group)]);
+  if (group.holder) rows.push(["Held by", group.holder]);
+  const made = element("dl", { class: "pairs" });
+  for (const [name, value] of rows) {
+    made.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+  }
+  if (data.explain) {
+    made.append(element("div", {}, element("dt", {}, "Who held it"),
+      element("dd", {}, element("code", { class: "command" }, `${data.explain} ${group.example}`))));
+  }
+  return made;
+}
+
+function objectsText(group) {
+  if (!group.direct) return `${numberText(group.objects)}, only other leaks hold them`;
+  if (!group.indirect) return `${numberText(group.objects)}, directly leaked`;
+  return `${numberText(group.objects)}, of them ${numberText(group.direct)} directly leaked`;
+}
+
+function exampleText(group) {
+  const parts = [group.example];
+  if (group.comm) parts.push(`comm ${group.comm}`);
+  if (group.pid !== null) parts.push(`pid ${group.pid}`);
+  if (group.birth !== null) parts.push(`${data.clock} ${numberText(group.birth)}`);
+  return parts.join(", ");
+}
+
+function linkList(links, group, onGroup) {
+  const made = element("ul", { class: "links" });
+  for (const [row, words] of links.slice(0, MOST_LINKS)) {
+    const other = groups[row];
+    const name = row === group.row ? "each other" : nameOf(other);
+    const target = row === group.row ? name : element("button", {
+      type: "button", class: "link", onclick: () => onGroup(other),
+    }, name);
+    made.append(element("li", {}, target, `, ${countText(words, "word")}`));
+  }
+  const more = links.length - MOST_LINKS;
+  if (more > 0) made.append(element("li", { class: "more" }, `${countText(more, "more group")}`));
+  return made;
+}
+
+function contentsOf(group) {
+  if (data.redacted) return [];
+  const encoded = data.contents[group.row];
+  const title = element("h3", {}, `First bytes of ${group.example}`);
+  if (encoded === undefined) {
+    return data.contents.length ? [title, element("p", { class: "more" }, "left out: see --json")] : [];
+  }
+  if (!encoded) {
+    return group.exampleSize ? [title, element("p", { class: "more" }, "not in the dump")] : [];
+  }
+  return [title, hexDump(encoded)];
+}
+
+function clusterPart(cluster, onGroup) {
+  const members = cluster.at.length + cluster.more;
+  const place = element("div", {});
+  const button = element("button", { type: "button", class: "draw", "aria-expanded": "false" },
+    `Draw its largest cluster, ${countText(members, "object")}`);
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    place.replaceChildren(...(open ? [] : [drawCluster(cluster, onGroup)]));
+  });
+  return [button, place];
+}
