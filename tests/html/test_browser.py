@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,47 @@ from kmemleak_core.report import ReportSource
 from ..test_report_formats import a_report
 from .browser import Browser, browser, find_chromium
 from .made import SECRET, made
+from .pictures import take
 from .test_page import NASTY
 
 GROUPS = 60
 #: The text of one column of the rows that are shown, from top to bottom.
 COLUMN = "[...document.querySelectorAll('#rows tr.group')].map(r => r.cells[{}].textContent)"
 FREED, BYTES, OBJECTS, SIZE, TYPE, EXAMPLE = 1, 2, 3, 5, 6, 8
+
+
+#: Every piece of text, its colour, and the colour behind it.
+COLOURS = """
+(() => {
+  const found = [];
+  const walk = document.createTreeWalker(document.querySelector(".page"), NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.data.trim(), holder = walk.currentNode.parentElement;
+    if (!text || !holder.getClientRects().length || holder.closest(":disabled, option")) continue;
+    const tile = holder.closest(".tile");
+    const fore = getComputedStyle(holder)[tile ? "fill" : "color"];
+    let back = tile && getComputedStyle(tile.querySelector("rect")).fill;
+    for (let e = holder; !back && e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") back = colour;
+    }
+    found.push([text, fore, back]);
+  }
+  return found;
+})()
+"""
+
+
+def contrast(fore: str, back: str) -> float:
+    """Return the contrast of two colours, ``"rgb(1, 2, 3)"``, from 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        shares = [int(n) / 255 for n in re.findall(r"[0-9]+", colour)[:3]]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(fore), luminance(back)))
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +315,15 @@ class TestLook:
         opened.click("#theme")
         assert opened.run(self.BACK) == light
 
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_text_stands_out_from_what_is_behind_it(self, opened: Browser, scheme: str) -> None:
+        opened.prefer(scheme)
+        opened.click("#rows tr.group td.type")
+        pairs = opened.run(COLOURS)
+        assert len(pairs) > 100
+        # What the guidelines for accessible content ask for (WCAG 2.2, 1.4.3).
+        assert [text for text, fore, back in pairs if contrast(fore, back) < 4.5] == []
+
     def test_a_narrow_window_scrolls_down_only(self, opened: Browser) -> None:
         opened.resize(400, 800)
         opened.click("#rows tr.group td.toggle")
@@ -356,4 +401,14 @@ def test_without_leaks_there_is_no_table(chromium: Browser, tmp_path: Path) -> N
     show(chromium, a_report(leaks=empty, groups=(), summary=summary), tmp_path)
     assert chromium.run("document.getElementById('groups').hidden")
     assert chromium.run("document.getElementById('map').hidden")
+    assert chromium.complaints == []
+
+
+def test_pictures_for_the_documentation_can_be_taken(
+    chromium: Browser, report: Report, tmp_path: Path
+) -> None:
+    taken = take(chromium, report, tmp_path)
+    assert [path.name for path in taken] == ["report-light.png", "report-dark.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in taken)
+    assert all(path.stat().st_size < 200_000 for path in taken)
     assert chromium.complaints == []

@@ -8,12 +8,14 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kmemleak_core import KmemleakError, Report
+from kmemleak_core import KmemleakError, Report, scan
+from kmemleak_core.cli import main
 from kmemleak_core.cluster_graph import cluster_graph
 from kmemleak_core.heaps import Check
 from kmemleak_core.report import RenderOptions, ReportSource
@@ -22,8 +24,10 @@ from kmemleak_core.report.html.page import LIMIT, page
 from kmemleak_core.report.select import chosen_groups
 
 from ..test_report_formats import HOSTILE, a_report, hostile_report
-from ..test_suppressions import origins, regrouped
+from ..test_suppressions import core, origins, regrouped
 from .made import SECRET, TREE, made
+
+__all__ = ["core"]  # a fixture
 
 #: Names that would do something if they were taken for markup, and what turns writing around.
 NASTY = '</script><img src=x onerror="alert(1)"><!--<script>\u202e\x00\x1b[2J\u2028&amp;\'"{}'
@@ -145,6 +149,17 @@ class TestContent:
 
     def test_it_is_the_same_every_time(self) -> None:
         assert made(2000, 30).report("html") == made(2000, 30).report("html")
+
+
+class TestCommand:
+    def test_it_writes_the_page_of_a_real_core(self, core: Path, tmp_path: Path) -> None:
+        path = tmp_path / "report.html"
+        assert main(["scan", "--format", "html", "--redact", "-o", str(path), str(core)]) == 1
+        text = path.read_text(encoding="ascii")
+        rows = rows_of(text)
+        assert sum(row["objects"] for row in rows) == len(scan(core).leaks)
+        assert data_of(text)["explain"] == f"kmemleak explain {core}"
+        assert data_of(text)["redacted"]
 
 
 class TestReferences:

@@ -3,20 +3,18 @@
 const MOST_LINKS = 6;
 
 function details(group, onGroup) {
-  const told = element("div", { class: "told" }, facts(group));
+  const told = element("div", {}, facts(group));
   if (group.frames.length) {
     told.append(element("h3", {}, "Allocated by"), element("ol", { class: "frames" },
-      ...group.frames.map((frame, at) => element("li", { class: at === group.callerAt ? "caller" : "" }, frame))));
+      ...group.frames.map((frame, at) =>
+        element("li", { class: at === group.callerAt ? "caller" : "" }, frame))));
   }
-  for (const [title, links] of [["Referred to by", referrers], ["Refers to", references]]) {
-    const some = links.get(group.row) ?? [];
-    if (some.length) told.append(element("h3", {}, title), linkList(some, group, onGroup));
+  const links = element("div", { class: "links" });
+  for (const [title, some] of [["Referred to by", referrers], ["Refers to", references]]) {
+    if (some.has(group.row)) links.append(linkList(title, some.get(group.row), group, onGroup));
   }
-  const seen = element("div", { class: "seen" }, ...contentsOf(group));
-  const cluster = clusterOf.get(group.row);
-  if (cluster) seen.append(...clusterPart(cluster, onGroup));
-  else if (group.held) seen.append(element("p", { class: "more" }, "No picture of its clusters is in this file."));
-  return element("div", { class: "detail" }, told, seen);
+  const seen = element("div", {}, ...contentsOf(group), links);
+  return element("div", { class: "detail" }, told, seen, ...clusterPart(group, onGroup));
 }
 
 function facts(group) {
@@ -54,19 +52,17 @@ function exampleText(group) {
   return parts.join(", ");
 }
 
-function linkList(links, group, onGroup) {
-  const made = element("ul", { class: "links" });
+function linkList(title, links, group, onGroup) {
+  const made = element("ul", {});
   for (const [row, words] of links.slice(0, MOST_LINKS)) {
-    const other = groups[row];
-    const name = row === group.row ? "each other" : nameOf(other);
-    const target = row === group.row ? name : element("button", {
-      type: "button", class: "link", onclick: () => onGroup(other),
-    }, name);
+    const target = row === group.row ? "each other" : element("button", {
+      type: "button", class: "link", onclick: () => onGroup(groups[row]),
+    }, nameOf(groups[row]));
     made.append(element("li", {}, target, `, ${countText(words, "word")}`));
   }
   const more = links.length - MOST_LINKS;
-  if (more > 0) made.append(element("li", { class: "more" }, `${countText(more, "more group")}`));
-  return made;
+  if (more > 0) made.append(element("li", { class: "more" }, countText(more, "more group")));
+  return element("div", {}, element("h3", {}, title), made);
 }
 
 function contentsOf(group) {
@@ -82,9 +78,13 @@ function contentsOf(group) {
   return [title, hexDump(encoded)];
 }
 
-function clusterPart(cluster, onGroup) {
+function clusterPart(group, onGroup) {
+  const cluster = clusterOf.get(group.row);
+  if (!cluster) {
+    return group.held ? [element("p", { class: "more whole" }, "No picture of its clusters is in this file.")] : [];
+  }
   const members = cluster.at.length + cluster.more;
-  const place = element("div", {});
+  const place = element("div", { class: "whole" });
   const button = element("button", { type: "button", class: "draw", "aria-expanded": "false" },
     `Draw its largest cluster, ${countText(members, "object")}`);
   button.addEventListener("click", () => {
@@ -92,5 +92,5 @@ function clusterPart(cluster, onGroup) {
     button.setAttribute("aria-expanded", String(!open));
     place.replaceChildren(...(open ? [] : [drawCluster(cluster, onGroup)]));
   });
-  return [button, place];
+  return [element("div", { class: "whole" }, button), place];
 }

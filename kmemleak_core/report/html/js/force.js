@@ -27,8 +27,8 @@ function forced(count, edges) {
         dx[j] -= u * push;
         dy[j] -= v * push;
       }
-      dx[i] -= x[i] * 0.02;
-      dy[i] -= y[i] * 0.02;
+      dx[i] -= x[i] * 0.04;
+      dy[i] -= y[i] * 0.04;
     }
     for (const [source, target] of edges) {
       const u = x[target] - x[source], v = y[target] - y[source];
@@ -46,5 +46,15 @@ function forced(count, edges) {
       y[i] += dy[i] * step;
     }
   }
-  return { nodes: Array.from(x, (at, i) => [at, y[i]]), straight: true, labels: false };
+  return { nodes: wide(x, y), straight: true, labels: false };
+}
+
+// Turns the places so that they spread to the sides: pages are wide.
+function wide(x, y) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const u = x.map((value) => value - mean(x)), v = y.map((value) => value - mean(y));
+  const product = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+  const angle = Math.atan2(2 * product(u, v), product(u, u) - product(v, v)) / 2;
+  const cos = Math.cos(angle), sin = Math.sin(angle);
+  return Array.from(u, (value, i) => [value * cos + v[i] * sin, v[i] * cos - value * sin]);
 }

@@ -64,8 +64,8 @@ function drawCluster(cluster, onGroup) {
   const left = Math.min(...xs) - 32, top = Math.min(...ys) - 24;
   const width = Math.max(...xs) - left + 32, height = Math.max(...ys) - top + (labels ? 36 : 24);
   picture.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
-  picture.setAttribute("width", Math.max(width, 260));
-  picture.setAttribute("height", Math.min(520, Math.max(height, 90)));
+  picture.setAttribute("width", width);
+  picture.setAttribute("height", height);
   choose(0);
   return element("figure", {}, element("div", { class: "canvas" }, picture),
     element("figcaption", {}, about, legend(cluster, tones)));

@@ -47,10 +47,10 @@ function layered(count, edges) {
     spread(column);
   }
   const nodes = depth.map((column, node) => {
-    if (!long) return [column * 160, place[node] * 46];
+    if (!long) return [column * 150, place[node] * 46];
     const line = Math.floor(column / MOST_COLUMNS), along = column % MOST_COLUMNS;
     const x = line % 2 ? MOST_COLUMNS - 1 - along : along;
-    return [x * 78, (line * (rows + 0.4) + place[node]) * 42];
+    return [x * 110, (line * (rows + 0.4) + place[node]) * 44];
   });
   return { nodes, straight: long, labels: !long || count <= 40 };
 }

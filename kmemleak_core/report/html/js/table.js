@@ -58,9 +58,11 @@ function groupTable() {
     next.disabled = page === pages - 1;
     const objects = shown.reduce((sum, group) => sum + group.objects, 0);
     const bytes = shown.reduce((sum, group) => sum + group.bytes, 0);
-    const part = shown.length < groups.length ? ` of ${numberText(groups.length)}` : "";
+    const found = shown.length < groups.length
+      ? `${numberText(shown.length)} of ${countText(groups.length, "group")}`
+      : countText(groups.length, "group");
     document.getElementById("count").textContent =
-      `${countText(shown.length, "group").replace(" ", `${part} `)}, ${countText(objects, "object")}, ${sizeText(bytes)}`;
+      `${found}, ${countText(objects, "object")}, ${sizeText(bytes)}`;
   }
 
   function rowsOf(group) {

@@ -1,6 +1,6 @@
 // A tile a group, as large as what fixing it would free (squarified, after Bruls and others).
 
-const TILES = 80, MAP_HEIGHT = 260;
+const TILES = 240, MAP_HEIGHT = 260;
 
 function treemap(onGroup) {
   const ranked = groups.filter((group) => group.freed > 0).sort((a, b) => b.freed - a.freed || a.row - b.row);
@@ -45,8 +45,8 @@ function treemap(onGroup) {
         onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); onGroup(group); } },
       }, []);
     }
-    const fits = (label, size) => label.length * size * 0.56 < w - 14;
-    const letters = Math.floor((w - 14) / 7);
+    const fits = (label, size) => label.length * size * 0.53 < w - 12;
+    const letters = Math.floor((w - 12) / 6.6);
     if (h > 42 && fits(bytes, 12)) {
       const short = name.length <= letters ? name : `${name.slice(0, Math.max(0, letters - 1))}\u2026`;
       tile.append(drawn("text", { x: 8, y: 19 }, letters > 3 ? short : ""), drawn("text", { class: "bytes", x: 8, y: 35 }, bytes));
