@@ -20,6 +20,8 @@ from .rows import FIELDS, contents, group_rows
 #: The parts of what is left that each kind of data may take, one after the other: the rows come
 #: first, but even of too many groups the largest ones have contents and a picture.
 _ROWS, _CONTENTS, _LINKS = 0.8, 0.6, 0.3
+#: More than that many pairs of groups no page has room for.
+_MOST_LINKS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def page_data(report: Report, options: RenderOptions, nbytes: int) -> PageData:
     positions = np.full(len(report.groups), -1, np.int64)
     positions[[index for index, _ in wanted[:shown]]] = np.arange(shown)
     links = group_links(report, positions)
-    told, linked = room.fill(links.tolist(), _LINKS)
+    told, linked = room.fill(links[:_MOST_LINKS].tolist(), _LINKS)
     pictures, _ = room.fill(clusters(report, wanted[:shown], positions))
     members = {
         "fields": packed(FIELDS),
@@ -72,7 +74,7 @@ def page_data(report: Report, options: RenderOptions, nbytes: int) -> PageData:
         "clusters": pictures,
         "sort": packed(options.sort or "bytes"),
         "redacted": packed(options.redact),
-        "explain": packed(_explain(report)),
+        "core": packed(_core(report)),
         "clock": packed("jiffies" if report.kernel is not None else "at"),
     }
     left_out = []
@@ -100,9 +102,9 @@ def _others(groups: Sequence[LeakGroup]) -> dict[str, int] | None:
     }
 
 
-def _explain(report: Report) -> str:
-    """Return the command that tells who holds an object, without its address; "" if none does."""
+def _core(report: Report) -> str:
+    """Return the dump as a command line names it; "" if no other command reads it."""
     path = printable(report.source.path)
     if not path or report.source.format == "raw" or len(path) > 1000:
         return ""
-    return f"kmemleak explain {shlex.quote(path)}"
+    return shlex.quote(path)

@@ -37,8 +37,9 @@ FIELDS = (
     "earlier",  # objects that a baseline has
 )
 
-#: Frames of a backtrace that are told.
+#: Frames of a backtrace, and bytes of an example, that are told.
 _FRAMES = 64
+_BYTES = 4096
 
 
 def group_rows(
@@ -98,7 +99,7 @@ def contents(
     if options.redact or options.hex_bytes <= 0:
         return
     for _, group in groups:
-        size = min(example_size(report, group), options.hex_bytes)
+        size = min(example_size(report, group), options.hex_bytes, _BYTES)
         yield b64encode(report.content(group.example, size)).decode("ascii")
 
 

@@ -27,15 +27,16 @@ function facts(group) {
   if (group.earlier !== null) rows.push(["Baseline", countText(group.earlier, "object")]);
   rows.push([group.birth === null ? "Example" : "Oldest", exampleText(group)]);
   if (group.holder) rows.push(["Held by", group.holder]);
+  if (data.core) rows.push(["Who held it", command("explain", group.example)]);
   const made = element("dl", { class: "pairs" });
   for (const [name, value] of rows) {
     made.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   }
-  if (data.explain) {
-    made.append(element("div", {}, element("dt", {}, "Who held it"),
-      element("dd", {}, element("code", { class: "command" }, `${data.explain} ${group.example}`))));
-  }
   return made;
+}
+
+function command(name, address) {
+  return element("code", {}, `kmemleak ${name} ${data.core} ${address}`);
 }
 
 function objectsText(group) {
@@ -81,7 +82,10 @@ function contentsOf(group) {
 function clusterPart(group, onGroup) {
   const cluster = clusterOf.get(group.row);
   if (!cluster) {
-    return group.held ? [element("p", { class: "more whole" }, "No picture of its clusters is in this file.")] : [];
+    const hint = data.core ? [": ", command("cluster", group.example)] : ["."];
+    return group.held
+      ? [element("p", { class: "more whole" }, "No picture of its clusters is in this file", ...hint)]
+      : [];
   }
   const members = cluster.at.length + cluster.more;
   const place = element("div", { class: "whole" });
