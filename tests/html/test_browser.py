@@ -182,11 +182,13 @@ class TestTable:
         assert opened.run("document.getElementById('least').ariaInvalid") == "true"
         assert text(opened, "#count").startswith("60 groups")
 
-    def test_reset_shows_all_again(self, opened: Browser) -> None:
+    def test_reset_shows_all_again_as_reported(self, opened: Browser) -> None:
+        opened.click("th[data-key=kind] button")
         opened.type("#filter", "type_17")
         opened.click("#clear")
         opened.run("new Promise(done => setTimeout(done, 20))")
         assert text(opened, "#count").startswith("60 groups")
+        assert sorted_by(opened) == [("freed", "descending")]
 
 
 class TestDetails:

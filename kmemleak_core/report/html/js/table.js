@@ -13,7 +13,8 @@ function groupTable() {
   const most = Math.max(1, ...groups.map((group) => group.freed));
   const open = new Set();
   // As the report is sorted, until a column is chosen.
-  const sort = { key: { bytes: "freed", count: "objects", size: "size" }[data.sort] ?? "", down: true, own: true };
+  const asReported = { key: { bytes: "freed", count: "objects", size: "size" }[data.sort] ?? "", down: true, own: true };
+  const sort = { ...asReported };
   let shown = groups, page = 0;
 
   const named = groups.some((group) => group.kind || group.caller);
@@ -147,7 +148,10 @@ function groupTable() {
   inputs.kind.addEventListener("change", find);
   const tools = document.getElementById("tools");
   tools.addEventListener("submit", (event) => event.preventDefault());
-  tools.addEventListener("reset", () => setTimeout(find));
+  tools.addEventListener("reset", () => setTimeout(() => {
+    Object.assign(sort, asReported);
+    find();
+  }));
   const turn = (by) => { page += by; show(); };
   previous.addEventListener("click", () => turn(-1));
   next.addEventListener("click", () => turn(1));
