@@ -450,6 +450,8 @@ def _keys(
             keys = [np.where(kind >= 0, np.uint64(0), key) for key in keys]
         elif by == "trace" and trace is not None:
             kind = np.where(trace >= 0, -1, kind)
+        elif provenance is not None and provenance.typed:
+            keys[0] = np.where(kind >= 0, np.uint64(0), keys[0])
         keys.append(kind.astype(np.uint64))
     return keys
 

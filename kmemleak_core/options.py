@@ -101,6 +101,8 @@ class AnalyseOptions:
         How many may work at once; None: as many as this process may use processors.
     low_memory
         Keep no reference graph; the report is the same.
+    types
+        Look for what the leaks of a process are (`kmemleak_core.recognise`).
     kernel
         What is asked of a kernel's dump.
     """
@@ -114,6 +116,7 @@ class AnalyseOptions:
     order: Order = "allocation"
     threads: int | None = None
     low_memory: bool = False
+    types: bool = True
     kernel: KernelOptions = KernelOptions()
 
     def __post_init__(self) -> None:

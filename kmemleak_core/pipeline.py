@@ -24,6 +24,7 @@ from .scan import ScanOptions, ScanResult, scan_image
 
 if TYPE_CHECKING:
     from .kernel_findings import KernelFindings
+    from .recognise import Types
     from .report.model import RecordsOf
     from .symbols import SymbolTable
 
@@ -45,6 +46,8 @@ class Found:
         Of a kernel's dump: see `Report`.
     symbols
         The kernel's names; None for a process.
+    types
+        Tells what objects of a process are; None where nobody wants to know, or nothing tells.
     """
 
     dump: Dump
@@ -54,6 +57,7 @@ class Found:
     kernel: KernelFindings | None = None
     records: RecordsOf | None = None
     symbols: SymbolTable | None = None
+    types: Types | None = None
 
 
 def analyse(
@@ -87,10 +91,13 @@ def analyse(
     found = _find_leaks(source, options, coverage, clock)
     dump, heap, roots, result = found.dump, found.heap, found.roots, found.result
     kernel, records = found.kernel, found.records
+    rows = np.flatnonzero(result.white)
+    provenance = None if heap.provenance is None else heap.provenance.take(rows)
+    if found.types is not None:
+        with clock("types"):
+            provenance = found.types.of(rows, provenance)
     with clock("group"):
         leaks = result.leaks
-        rows = np.flatnonzero(result.white)
-        provenance = None if heap.provenance is None else heap.provenance.take(rows)
         groups = group_leaks(leaks, result.image, result.objects, provenance)
     coverage.extend(dump.coverage)
     coverage.extend(heap.coverage)
@@ -132,6 +139,7 @@ def analyse(
         result=result,
         provenance=provenance,
         origins=heap.provenance,
+        types_of=found.types,
         kernel=kernel,
         kernel_records=None if records is None else lambda leaks: records(rows[leaks]),
     )
@@ -208,7 +216,12 @@ def _find_leaks(
             threads=options.threads,
             low_memory=options.low_memory,
         )
-    return Found(dump, heap, roots, result)
+    types = None
+    if options.types and dump.files:
+        from .recognise import Types
+
+        types = Types(dump, heap.objects, roots, options.sysroot)
+    return Found(dump, heap, roots, result, types=types)
 
 
 def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:

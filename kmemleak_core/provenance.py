@@ -62,6 +62,8 @@ class Provenance:
         Names of tasks.
     symbol
         Names a return address; None: only as a number.
+    typed
+        Whether `kinds` are types: objects of one are alike, whatever they hold.
     """
 
     kind: NDArray[np.int32] | None = None
@@ -73,6 +75,7 @@ class Provenance:
     comm: NDArray[np.int32] | None = None
     comms: Sequence[str] = ()
     symbol: Callable[[int], str] | None = None
+    typed: bool = False
 
     def take(self, rows: NDArray[Any]) -> Provenance:
         """Return the columns of some rows, in their order."""

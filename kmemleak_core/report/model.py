@@ -29,6 +29,7 @@ from .kernel_layouts import Layout
 if TYPE_CHECKING:
     from ..baseline import Baseline, Comparison
     from ..gate import Amounts
+    from ..recognise import Types
     from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
 
@@ -220,6 +221,8 @@ class Report:
         What the leaks are and who allocated them, row by row of the table; None if nothing tells.
     origins
         The same of all objects of the scan, row by row.
+    types_of
+        Finds out what objects of a process are; None if nothing does.
     kernel
         What else a kernel's dump tells; None for a process or plain memory.
     kernel_records
@@ -247,6 +250,7 @@ class Report:
     version: str = ""
     provenance: Provenance | None = field(default=None, repr=False)
     origins: Provenance | None = field(default=None, repr=False)
+    types_of: Types | None = field(default=None, repr=False)
     kernel: KernelFindings | None = None
     kernel_records: RecordsOf | None = field(default=None, repr=False)
     suppressions: tuple[SuppressionUse, ...] = ()
@@ -301,6 +305,13 @@ class Report:
         if self.result is None:
             raise UsageError("this report does not carry the scan that it came from")
         return retained(self.result)
+
+    @property
+    def kinds(self) -> Provenance | None:
+        """What all objects of the scan are, found out when first wanted; None if nothing tells."""
+        if self.origins is None and self.types_of is not None:
+            return self.types_of.all
+        return self.origins
 
     def suppress(self, *known: Suppressions | str | os.PathLike[str]) -> Report:
         """Return the report without known leaks, and all that these lead to.

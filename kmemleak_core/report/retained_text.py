@@ -90,9 +90,8 @@ def shape(report: Report, holder: Holder, *, redact: bool = False) -> str:
 
 def type_name(report: Report, holder: Holder) -> str:
     """Return what is known of an object's type, such as its slab cache; empty for anything else."""
-    if holder.kind != "object" or report.origins is None:
-        return ""
-    return report.origins.kind_of(holder.node)
+    kinds = report.kinds if holder.kind == "object" else None
+    return "" if kinds is None else kinds.kind_of(holder.node)
 
 
 def _tree(

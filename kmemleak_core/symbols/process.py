@@ -24,7 +24,7 @@ from ..dumps.source import open_regular
 from ..errors import DumpError, FaultError
 from . import Symbol
 from .demangle import demangled
-from .elf_file import ElfFile, open_elf
+from .elf_file import ElfFile, FileSymbol, open_elf
 
 _PT_TLS = 7
 _EXECUTABLE, _WRITABLE = 1, 2
@@ -105,15 +105,18 @@ class ProcessSymbols:
     def find(self, address: int) -> Symbol | None:
         """Return the symbol that an address lies in, demangled, where it lies in the process."""
         module = self._module(address)
-        if module is None:
+        found = None if module is None else _found(module, address)
+        if module is None or found is None:
             return None
-        for file in (module.file, module.debug):
-            found = None if file is None else file.find(address - module.bias)
-            if found is not None:
-                kind = "T" if found.is_code else "D"
-                begin = found.address + module.bias
-                return Symbol(demangled(found.name), begin, found.size, kind, module.name)
-        return None
+        kind = "T" if found.is_code else "D"
+        begin = found.address + module.bias
+        return Symbol(demangled(found.name), begin, found.size, kind, module.name)
+
+    def linkage_name(self, address: int) -> str:
+        """Return the name of the symbol that an address lies in as its file has it, or ``""``."""
+        module = self._module(address)
+        found = None if module is None else _found(module, address)
+        return "" if found is None else found.name
 
     def place(self, address: int) -> Place | None:
         """Return the module that an address lies in, and where; None outside of all."""
@@ -180,6 +183,20 @@ class ProcessSymbols:
             return b""
         at = section.offset + offset - section.address
         return bytes(module.file.data[at : at + size].tobytes())
+
+    def unchanged(self, address: int, most: int) -> bytes:
+        """Return bytes of a file's part that the program could not write to: `most`, or fewer."""
+        module = self._module(address)
+        if module is None or module.file is None:
+            return b""
+        headers, offset = module.headers, address - module.bias
+        for i in np.flatnonzero(headers.type == PT_LOAD).tolist():
+            within = offset - int(headers.address[i])
+            held = int(headers.filesz[i]) - within
+            if within >= 0 and held > 0 and not int(headers.flags[i]) & _WRITABLE:
+                at = int(headers.offset[i]) + within
+                return bytes(module.file.data[at : at + min(held, most)].tobytes())
+        return b""
 
     def _module(self, address: int) -> _Module | None:
         i = bisect_right(self._starts, address) - 1
@@ -259,6 +276,14 @@ class ProcessSymbols:
         where = f"/usr/lib/debug/.build-id/{name[:2]}/{name[2:]}.debug"
         content = _read(resolve_under(self._sysroot, where))
         return open_elf(content) if content is not None and build_id(content) == wanted else None
+
+
+def _found(module: _Module, address: int) -> FileSymbol | None:
+    for file in (module.file, module.debug):
+        found = None if file is None else file.find(address - module.bias)
+        if found is not None:
+            return found
+    return None
 
 
 def _read(path: str | None) -> Bytes | None:

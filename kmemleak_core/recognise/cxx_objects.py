@@ -1,0 +1,78 @@
+"""Turns objects that begin with a pointer to a C++ virtual table into the names of their classes.
+
+Arrays of such objects that were made with ``new[]`` begin with the number of elements (Itanium
+C++ ABI, section 2.7).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import Recognised
+from .blocks import coded
+from .context import Context
+
+_CHUNK = 1 << 20
+
+
+class CxxObjects:
+    """Objects of classes with virtual functions, and arrays of these."""
+
+    name = "c++-objects"
+
+    def recognise(
+        self, context: Context, rows: NDArray[np.int64], asked: NDArray[np.int64]
+    ) -> Recognised | None:
+        """Return the classes of objects; see `Recogniser`."""
+        found: list[tuple[NDArray[np.int64], NDArray[np.uint64], bool]] = []
+        for begin in range(0, rows.size, _CHUNK):
+            some = rows[begin : begin + _CHUNK]
+            address, size = context.objects.address[some], context.objects.size[some]
+            (first, second), _ = context.read(address, 0, context.word)
+            at = np.flatnonzero(context.in_files(first) & (size >= context.word))
+            found.append((begin + at, first[at], False))
+            at = np.flatnonzero(context.in_files(second) & (size >= 3 * context.word))
+            at = at[_is_array(context, address[at], size[at], first[at], second[at])]
+            found.append((begin + at, second[at], True))
+        if not any(at.size for at, _, _ in found):
+            return None
+        at = np.concatenate([one[0] for one in found])
+        tables = np.concatenate([one[1] for one in found])
+        is_array = np.repeat([one[2] for one in found], [one[0].size for one in found])
+        different, which = np.unique(tables, return_inverse=True)
+        names = context.virtual_tables.names(different)
+        code = np.full(rows.size, -1, np.int32)
+        both = names + [name and f"{name}[]" for name in names]
+        # What both might be begins with a table's address: it is no array.
+        order = np.argsort(~is_array, kind="stable")
+        which = which + np.where(is_array, len(names), 0)
+        return Recognised(code, coded(both, which[order], code, at[order]))
+
+
+def _is_array(
+    context: Context,
+    address: NDArray[np.uint64],
+    size: NDArray[np.uint64],
+    count: NDArray[np.uint64],
+    table: NDArray[np.uint64],
+) -> NDArray[np.bool_]:
+    """Return which blocks are a number, then so many objects that begin with the same word."""
+    word = np.uint64(context.word)
+    room = size - word
+    plausible = (count > 0) & (count <= room // word)
+    number = np.where(plausible, count, np.uint64(1))
+    # The elements fill the block up to what the allocator rounds; some stride must bring one back.
+    longest = room // number
+    result = plausible & (number == 1)
+    for less in range(4):
+        stride = (longest // word - np.uint64(less)) * word
+        usable = plausible & (number > 1) & (longest // word > less)
+        stride = np.where(usable, stride, word)
+        second, last = address + word + stride, address + word + (number - np.uint64(1)) * stride
+        spare = room - number * stride
+        usable &= spare < np.maximum(np.uint64(48), size >> np.uint64(5))
+        same = context.read(second, 0)[0][0] == table
+        same &= context.read(last, 0)[0][0] == table
+        result |= usable & same
+    return result
