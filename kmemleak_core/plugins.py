@@ -36,7 +36,9 @@ def mentioned(group: str) -> bool:
     heading = f"[{group}]".encode()
     for folder in sys.path:
         try:
-            names = [name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))]
+            names = [
+                name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))
+            ]
         except OSError:  # an archive, or nothing
             continue
         for name in names:

@@ -18,6 +18,7 @@ from ..report.escape import printable
 SUBCOMMANDS = (
     "scan",
     "retained",
+    "types",
     "explain",
     "referrers",
     "paths",
@@ -62,6 +63,7 @@ examples:
   kmemleak scan core                     what leaks, the largest first
   kmemleak scan --json core > leaks.json
   kmemleak retained core                 what keeps the heap big, leaks or not
+  kmemleak types core                    what the heap consists of
   kmemleak explain core 0x557033f8a2a0   what an object is, and who holds it
   kmemleak dump 1234 -o core             dump a running process, which goes on
   kmemleak replay events.csv             what a log of allocations leaves behind

@@ -113,9 +113,10 @@ class Types:
             found = recogniser.recognise(self.context, rows[left], rows)
             if found is None:
                 continue
-            numbers = [names.setdefault(name, len(names)) for name in found.names]
             known = found.code >= 0
-            code[left[known]] = np.array(numbers, np.int32)[found.code[known]]
+            used, which = np.unique(found.code[known], return_inverse=True)
+            numbers = [names.setdefault(found.names[i], len(names)) for i in used.tolist()]
+            code[left[known]] = np.array(numbers, np.int32)[which]
             left = left[~known]
         return replace(beside or Provenance(), kind=code, kinds=tuple(names), typed=True)
 

@@ -19,12 +19,13 @@ from .context import Context
 _TYPE, _NAME, _SIZE, _FLAGS, _DICT = 8, 24, 32, 168, 264
 #: Bits of tp_flags (Include/object.h).
 HAVE_GC, PRE_HEADER = np.uint64(1 << 14), np.uint64(1 << 3 | 1 << 4)
+LIST, DICT = np.uint64(1 << 25), np.uint64(1 << 29)
 _HEAP_TYPE, _READY = np.uint64(1 << 9), np.uint64(1 << 12)
 _TEXT, _OF_TYPES = np.uint64(1 << 28), np.uint64(1 << 31)
 #: An object's least size, and more than any type's.
 _LEAST, _LARGEST = np.uint64(16), np.uint64(1 << 24)
 #: Interpreters in one process; types of one.
-_MOST_INTERPRETERS, _MOST = 16, 1 << 16
+_MOST_INTERPRETERS, _MOST = 16, 1 << 14
 #: Bytes of a name; words of a dict's keys that are looked at.
 _LONGEST, _MOST_KEYS = 512, 4096
 _KEYS = 32
@@ -48,9 +49,7 @@ class PythonTypes:
     def __init__(self, context: Context, metatypes: NDArray[np.uint64]) -> None:
         self._context = context
         self._metatypes = metatypes
-        self._known = np.empty(0, np.uint64)
-        self._flags = np.empty(0, np.uint64)
-        self._least = np.empty(0, np.uint64)
+        self._names: dict[int, str] = {}
 
     @classmethod
     def find(cls, context: Context) -> PythonTypes | None:
@@ -90,8 +89,18 @@ class PythonTypes:
         least = np.where(flags & _TEXT != 0, np.uint64(_CHARACTERS[0]), size)
         return good[which], flags[which], least[which]
 
+    def called(self, name: str, types: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return which types have a name."""
+        different = np.unique(types).tolist()
+        return np.array([type_ for type_ in different if self.name(type_) == name], np.uint64)
+
     def name(self, type_: int) -> str:
         """Return a type's name, with its module where it has one; empty where it cannot be read."""
+        if type_ not in self._names and len(self._names) < _MOST:
+            self._names[type_] = self._name(type_)
+        return self._names.get(type_, "")
+
+    def _name(self, type_: int) -> str:
         context = self._context
         text = context.text(_word(context, type_ + _NAME), _LONGEST)
         name = text.decode("utf-8", "replace")

@@ -88,12 +88,12 @@ def _strings_and_vectors(
 ) -> None:
     start, size = context.objects.address[row], context.objects.size[row]
     (second, third), there = context.read(place, 8, 16)
-    there = there.all(axis=0)
+    both = there.all(axis=0)
     held, room = second - start, third - start
-    is_vector = there & (held <= room) & (room > 0) & fits(room, size)
+    is_vector = both & (held <= room) & (room > 0) & fits(room, size)
     marks.mark(row[is_vector], _VECTOR)
     marks.container(context, place[is_vector], "std::vector")
-    is_string = there & (second > 0) & (second <= third) & (third > _SHORT) & (third < size)
+    is_string = both & (second > 0) & (second <= third) & (third > _SHORT) & (third < size)
     at = np.flatnonzero(is_string)
     at = at[fits(third[at] + np.uint64(1), size[at])]
     # Three words are little: what they hold must be a text, too, at least at its two ends.

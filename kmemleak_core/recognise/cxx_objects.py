@@ -64,7 +64,7 @@ def _is_array(
     number = np.where(plausible, count, np.uint64(1))
     # The elements fill the block up to what the allocator rounds; some stride must bring one back.
     longest = room // number
-    result = plausible & (number == 1)
+    result: NDArray[np.bool_] = plausible & (number == 1)
     for less in range(4):
         stride = (longest // word - np.uint64(less)) * word
         usable = plausible & (number > 1) & (longest // word > less)

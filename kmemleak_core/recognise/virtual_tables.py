@@ -111,4 +111,3 @@ class VirtualTables:
             return 0, 0
         table, name = np.frombuffer(held, self._context.image.word_dtype).tolist()
         return table, name
-

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..recognise import Types
     from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
+    from ..type_sums import TypeTable
 
 #: Turns rows into a kernel's records, and tells in which layout it prints them.
 RecordsOf = Callable[[NDArray[Any]], tuple[Layout, list[KernelRecord]]]
@@ -312,6 +313,27 @@ class Report:
         if self.origins is None and self.types_of is not None:
             return self.types_of.all
         return self.origins
+
+    def types(self, *, of_leaks: bool = False) -> TypeTable:
+        """Add up the objects by what they are, the most bytes first.
+
+        Parameters
+        ----------
+        of_leaks
+            Whether leaks alone count.
+
+        Raises
+        ------
+        UsageError
+            The report does not carry its scan.
+        """
+        from ..type_sums import TypeTable
+
+        if self.result is None:
+            raise UsageError("this report does not carry the scan that it came from")
+        result = self.result
+        kinds = self.kinds
+        return TypeTable.of(result.image, result.objects, result.white, kinds, of_leaks=of_leaks)
 
     def suppress(self, *known: Suppressions | str | os.PathLike[str]) -> Report:
         """Return the report without known leaks, and all that these lead to.

@@ -1,0 +1,94 @@
+"""Turns ``kmemleak types`` into a table of what a heap consists of, by type."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import output, values
+
+_DESCRIPTION = """\
+Tells what a heap consists of: how many objects of each type there are, how many bytes these take,
+and how many of them leak. Objects whose type nothing tells are added up by size.
+
+Types are found without instrumentation: C++ classes by their virtual tables (symbols, else RTTI),
+what standard containers allocate, Python objects, nodes of GLib's lists; a kernel's slab caches.
+"""
+
+_EPILOG = """\
+examples:
+  kmemleak types core                 what eats the memory
+  kmemleak types --leaks core         what leaks
+  kmemleak types --json --limit 0 core > types.json
+
+exit codes:
+  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "types",
+        help="tell what a heap consists of, by type, leaks or not",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    parser.add_argument("--leaks", action="store_true", help="add up leaks alone")
+    parser.add_argument(
+        "--limit",
+        type=values.count,
+        metavar="N",
+        help="how many types to show (0: all; default 20)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="for machines (report/types_schema.json tells the layout)",
+    )
+    parser.add_argument(
+        "--redact", action="store_true", help="show nothing of what the memory holds but types"
+    )
+    parser.add_argument(
+        "--sysroot",
+        type=Path,
+        metavar="DIR",
+        help="folder with the program's files, for symbols (default /) and for the pages that the"
+        " core lacks",
+    )
+    parser.add_argument(
+        "--threads",
+        type=values.positive,
+        metavar="N",
+        help="scan on so many threads (default: the processors there are)",
+    )
+    output.add_output(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, add up, show, and return the exit code."""
+    output.check_output(arguments.output, arguments.force)
+
+    from ..options import AnalyseOptions
+    from ..pipeline import analyse
+    from ..report.model import RenderOptions
+    from ..report.types_json import render_types_json
+    from ..report.types_text import render_types_text
+    from .command import ExitCode
+
+    asked = AnalyseOptions(sysroot=arguments.sysroot, threads=arguments.threads)
+    with output.progress(arguments.quiet) as tell:
+        report = analyse(arguments.core, asked, tell)
+        if tell is not None:
+            tell("types")
+        found = report.types(of_leaks=arguments.leaks)
+    render = render_types_json if arguments.json else render_types_text
+    options = RenderOptions(limit=arguments.limit, redact=arguments.redact)
+    with output.opened(arguments.output, arguments.force) as stream:
+        render(report, found, stream, options, of_leaks=arguments.leaks)
+    return ExitCode.CLEAN
