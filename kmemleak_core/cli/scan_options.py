@@ -75,6 +75,12 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep no references: slower, with some 40 bytes an object less",
     )
+    work.add_argument(
+        "--no-types",
+        dest="find_types",
+        action="store_false",
+        help="do not look for what leaks are (C++ classes, Python objects, …)",
+    )
 
 
 def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +119,7 @@ def analyse_options(arguments: argparse.Namespace) -> AnalyseOptions:
         order=arguments.order or "allocation",
         threads=arguments.threads,
         low_memory=arguments.low_memory,
+        types=arguments.find_types,
         kernel=KernelOptions(
             vmlinux=arguments.vmlinux,
             layout=arguments.layout,

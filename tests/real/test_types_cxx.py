@@ -1,0 +1,160 @@
+"""C++ programs that say what each of their blocks is: the types that are found are these."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rig
+
+from kmemleak_core.cli import main
+
+SOURCE = rig.PROGRAMS / "types.cc"
+
+
+@dataclass(frozen=True)
+class Build:
+    """How the program is made and dumped, and whether anything tells names of classes."""
+
+    flags: tuple[str, ...] = ()
+    stripped: bool = False
+    how: rig.How = "capture"
+    coredump_filter: int | None = rig.EVERYTHING
+
+    @property
+    def has_names(self) -> bool:
+        return not self.stripped or "-fno-rtti" not in self.flags
+
+
+#: The kernel's default leaves the read-only data out, where RTTI has its names.
+BUILDS = {
+    "symbols": Build(),
+    "stripped": Build(stripped=True, how="kernel", coredump_filter=None),
+    "static": Build(("-static", "-no-pie"), how="gcore"),
+    "static-stripped": Build(
+        ("-static", "-no-pie"), stripped=True, how="kernel", coredump_filter=None
+    ),
+    "no-rtti": Build(("-fno-rtti",)),
+    "no-rtti-stripped": Build(("-fno-rtti",), stripped=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Typed:
+    """A core, what its program said, and the program."""
+
+    core: Path
+    truth: rig.Truth
+    program: Path
+    build: Build
+
+    @cached_property
+    def report(self) -> Any:
+        return rig.scan(self.core)
+
+    def expected(self, group: dict[str, list[int]]) -> dict[int, str]:
+        """Return the types of a group's blocks by address; empty where nothing tells."""
+        found = {}
+        for said, addresses in group.items():
+            what, name = _split(said.replace("~", " "))
+            if what == "class":
+                name = name if self.build.has_names else ""
+            elif what == "vector":
+                name = f"std::vector<{name}> buffer" if self.build.has_names else "std::vector buffer"
+            found.update(dict.fromkeys(addresses, name))
+        return found
+
+
+def _split(said: str) -> tuple[str, str]:
+    for what in ("class:", "vector:"):
+        if said.startswith(what):
+            return what[:-1], said.removeprefix(what)
+    return "", said
+
+
+@pytest.fixture(scope="module", params=BUILDS.values(), ids=BUILDS)
+def typed(request: pytest.FixtureRequest, big_folder: Path) -> Iterator[Typed]:
+    build: Build = request.param
+    folder = big_folder / f"types-{request.param_index}"
+    folder.mkdir()
+    program = rig.compile_program(SOURCE, flags=("-std=c++17", *build.flags))
+    if build.stripped:
+        stripped = folder / "stripped"
+        strip = rig.need("strip", "binutils")
+        subprocess.run([strip, "-o", stripped, program], check=True)
+        program = stripped
+    with rig.running([program], folder, coredump_filter=build.coredump_filter) as process:
+        core = process.dump(build.how)
+        yield Typed(core, rig.Truth.parse(process.lines), program, build)
+    shutil.rmtree(folder)
+
+
+def kinds(typed: Typed) -> dict[int, str]:
+    """Return the types of all objects by address."""
+    report = typed.report
+    addresses = report.result.objects.address.tolist()
+    return {address: report.kinds.kind_of(row) for row, address in enumerate(addresses)}
+
+
+@pytest.mark.parametrize("fate", ["held", "lost"])
+def test_each_block_is_what_the_program_says(typed: Typed, fate: str) -> None:
+    found = kinds(typed)
+    expected = typed.expected(getattr(typed.truth, fate))
+    wrong = {
+        hex(address): (name, found[address])
+        for address, name in expected.items()
+        if found[address] != name
+    }
+    assert len(expected) > 1000
+    assert wrong == {}
+
+
+def test_each_leak_is_what_the_program_says(typed: Typed) -> None:
+    """A scan knows types by its leaks alone."""
+    report = typed.report
+    expected = typed.expected(typed.truth.lost)
+    rows = [row for row, leak in enumerate(report.leaks) if leak.address in expected]
+    assert len(rows) > 1000
+    wrong = {
+        hex(leak.address): (expected[leak.address], report.provenance.kind_of(row))
+        for row in rows
+        for leak in [report.leaks[row]]
+        if report.provenance.kind_of(row) != expected[leak.address]
+    }
+    assert wrong == {}
+
+
+def test_a_group_is_of_one_type_and_size_whatever_its_members_hold(typed: Typed) -> None:
+    seen = [(g.origin.kind, g.size) for g in typed.report.groups if g.origin.kind]
+    assert len(seen) == len(set(seen)) > 20
+
+
+def test_types_adds_up_what_there_is(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["types", "--limit", "0", str(typed.core)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    both = typed.truth.held, typed.truth.lost
+    nodes = sum(len(group["std::map/set~node"]) for group in both)
+    (line,) = (line for line in lines if line.endswith("  std::map/set node"))
+    assert f" {nodes} " in line
+
+
+def test_without_its_file_and_library_names_degrade_and_containers_stay(
+    typed: Typed, tmp_path: Path
+) -> None:
+    if typed.build.coredump_filter is not None or "-static" in typed.build.flags:
+        pytest.skip("everything is in this dump, or nothing tells that it is of C++")
+    report = rig.scan(typed.core, sysroot=tmp_path)
+    found = {report.provenance.kind_of(row) for row in range(len(report.leaks))}
+    assert "std::map/set node" in found
+    assert not any("Two" in kind for kind in found)
+
+
+def test_types_can_be_switched_off(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--no-types", "--hex", "0", str(typed.core)]) == 1
+    assert "std::" not in capsys.readouterr().out
