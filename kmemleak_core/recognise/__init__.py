@@ -92,8 +92,8 @@ class Types:
     ) -> None:
         self.context = Context(dump, objects, roots, sysroot)
 
-    def of(self, rows: NDArray[np.int64], beside: Provenance | None = None) -> Provenance:
-        """Return what some objects are.
+    def of(self, rows: NDArray[np.int64], beside: Provenance | None = None) -> Provenance | None:
+        """Return what some objects are; `beside` where nothing in the process tells.
 
         Parameters
         ----------
@@ -107,20 +107,24 @@ class Types:
         code = np.full(rows.size, -1, np.int32)
         names: dict[str, int] = {}
         left = np.arange(rows.size)
+        tells = not rows.size
         for recogniser in recognisers():
             if not left.size:
                 break
             found = recogniser.recognise(self.context, rows[left], rows)
             if found is None:
                 continue
+            tells = True
             known = found.code >= 0
             used, which = np.unique(found.code[known], return_inverse=True)
             numbers = [names.setdefault(found.names[i], len(names)) for i in used.tolist()]
             code[left[known]] = np.array(numbers, np.int32)[which]
             left = left[~known]
+        if not tells:
+            return beside
         return replace(beside or Provenance(), kind=code, kinds=tuple(names), typed=True)
 
     @shared_property
-    def all(self) -> Provenance:
-        """What every object is."""
+    def all(self) -> Provenance | None:
+        """What every object is; None where nothing in the process tells."""
         return self.of(np.arange(len(self.context.objects)))

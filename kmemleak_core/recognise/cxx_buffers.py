@@ -86,16 +86,15 @@ class _Marks:
 def _strings_and_vectors(
     context: Context, place: NDArray[np.uint64], row: NDArray[np.int64], marks: _Marks
 ) -> None:
-    start, size = context.objects.address[row], context.objects.size[row]
     (second, third), there = context.read(place, 8, 16)
-    both = there.all(axis=0)
-    held, room = second - start, third - start
-    is_vector = both & (held <= room) & (room > 0) & fits(room, size)
-    marks.mark(row[is_vector], _VECTOR)
-    marks.container(context, place[is_vector], "std::vector")
-    is_string = both & (second > 0) & (second <= third) & (third > _SHORT) & (third < size)
-    at = np.flatnonzero(is_string)
-    at = at[fits(third[at] + np.uint64(1), size[at])]
+    start, size = context.objects.address[row], context.objects.size[row]
+    room = third - start
+    at = np.flatnonzero((second - start <= room) & (room <= size) & there[1])
+    at = at[fits(room[at], size[at])]
+    marks.mark(row[at], _VECTOR)
+    marks.container(context, place[at], "std::vector")
+    at = np.flatnonzero((second <= third) & (third > _SHORT) & (third < size) & there[1])
+    at = at[(second[at] > 0) & fits(third[at] + np.uint64(1), size[at])]
     # Three words are little: what they hold must be a text, too, at least at its two ends.
     (end,), has_end = context.read(start[at] + second[at], 0, size=1)
     begin, has_begin = context.read(start[at], *range(8), size=1)

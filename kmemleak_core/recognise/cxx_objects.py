@@ -42,6 +42,8 @@ class CxxObjects:
         is_array = np.repeat([one[2] for one in found], [one[0].size for one in found])
         different, which = np.unique(tables, return_inverse=True)
         names = context.virtual_tables.names(different)
+        if not any(names):
+            return None
         code = np.full(rows.size, -1, np.int32)
         both = names + [name and f"{name}[]" for name in names]
         # What both might be begins with a table's address: it is no array.

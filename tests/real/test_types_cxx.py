@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,8 +82,7 @@ def _split(said: str) -> tuple[str, str]:
 @pytest.fixture(scope="module", params=BUILDS.values(), ids=BUILDS)
 def typed(request: pytest.FixtureRequest, big_folder: Path) -> Iterator[Typed]:
     build: Build = request.param
-    folder = big_folder / f"types-{request.param_index}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=big_folder))
     program = rig.compile_program(SOURCE, flags=("-std=c++17", *build.flags))
     if build.stripped:
         stripped = folder / "stripped"
@@ -144,11 +144,8 @@ def test_types_adds_up_what_there_is(typed: Typed, capsys: pytest.CaptureFixture
     assert f" {nodes} " in line
 
 
-def test_without_its_file_and_library_names_degrade_and_containers_stay(
-    typed: Typed, tmp_path: Path
-) -> None:
-    if typed.build.coredump_filter is not None or "-static" in typed.build.flags:
-        pytest.skip("everything is in this dump, or nothing tells that it is of C++")
+@pytest.mark.parametrize("typed", [BUILDS["stripped"]], indirect=True)
+def test_without_its_file_names_degrade_and_containers_stay(typed: Typed, tmp_path: Path) -> None:
     report = rig.scan(typed.core, sysroot=tmp_path)
     found = {report.provenance.kind_of(row) for row in range(len(report.leaks))}
     assert "std::map/set node" in found
