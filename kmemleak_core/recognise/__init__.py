@@ -66,12 +66,14 @@ def recognisers() -> Iterable[Recogniser]:
     from .cxx_nodes import CxxNodes
     from .cxx_objects import CxxObjects
     from .glib import GLibObjects
+    from .gobject import GObjects
 
     yield CPythonObjects()
     yield CxxNodes()
     # Before objects: a buffer of some with virtual functions begins as the first of these does.
     yield CxxBuffers()
     yield CxxObjects()
+    yield GObjects()
     yield GLibObjects()
     if mentioned(_GROUP):
         for entry in registered(_GROUP):

@@ -91,6 +91,9 @@ def _strings_and_vectors(
     room = third - start
     at = np.flatnonzero((second - start <= room) & (room <= size) & there[1])
     at = at[fits(room[at], size[at])]
+    # A FILE of the C library has more words than three that point into its buffer.
+    (word_before,), _ = context.read(place[at] - np.uint64(8), 0)
+    at = at[word_before - start[at] > size[at]]
     marks.mark(row[at], _VECTOR)
     marks.container(context, place[at], "std::vector")
     at = np.flatnonzero((second <= third) & (third > _SHORT) & (third < size) & there[1])

@@ -49,7 +49,7 @@ def _lists(context: Context, rows: NDArray[np.int64], code: NDArray[np.int32]) -
     at = at[context.read(before[at], 0)[0][0] == start[at]]
     if not at.size:
         return
-    start, following = start[at], following[at]
+    start, following, before = start[at], following[at], before[at]
     # Where no node begins, the container does.
     position = np.minimum(np.searchsorted(start, following), at.size - 1)
     ends = start[position] != following
@@ -61,6 +61,12 @@ def _lists(context: Context, rows: NDArray[np.int64], code: NDArray[np.int32]) -
     number = np.bincount(head[open_] - at.size, minlength=containers.size)
     held = context.read(containers, 2 * word)[0][0]
     counted = held == number.astype(np.uint64)
+    # The first node's other link leads to the same place.
+    position = np.minimum(np.searchsorted(start, before), at.size - 1)
+    first = np.flatnonzero(open_ & (start[position] != before))
+    closing = np.zeros(containers.size, np.bool_)
+    closing[head[first] - at.size] = containers[head[first] - at.size] == before[first]
+    counted &= closing
     good = np.zeros(at.size, bool)
     good[open_] = counted[head[open_] - at.size]
     # A ring of nothing but objects: the list itself was allocated, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -11,10 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import rig
 
 from kmemleak_core.cli import main
+from kmemleak_core.report.json import schema
+from kmemleak_core.report.types_json import types_schema
 
 SOURCE = rig.PROGRAMS / "types.cc"
 
@@ -67,7 +71,9 @@ class Typed:
             if what == "class":
                 name = name if self.build.has_names else ""
             elif what == "vector":
-                name = f"std::vector<{name}> buffer" if self.build.has_names else "std::vector buffer"
+                name = (
+                    f"std::vector<{name}> buffer" if self.build.has_names else "std::vector buffer"
+                )
             found.update(dict.fromkeys(addresses, name))
         return found
 
@@ -155,3 +161,84 @@ def test_without_its_file_names_degrade_and_containers_stay(typed: Typed, tmp_pa
 def test_types_can_be_switched_off(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--no-types", "--hex", "0", str(typed.core)]) == 1
     assert "std::" not in capsys.readouterr().out
+
+
+WITH_SYMBOLS = pytest.mark.parametrize("typed", [BUILDS["symbols"]], indirect=True)
+
+
+@WITH_SYMBOLS
+def test_filters_know_types(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["--type", "std::map*", "--group-by", "kind", "--json"]
+    assert main(["scan", str(typed.core), *how]) == 1
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.validate(document, schema())
+    lost = typed.truth.lost
+    assert {leak["kind"] for leak in document["leaks"]} == {"std::map/set", "std::map/set node"}
+    assert {group["kind"]: group["objects"] for group in document["groups"]} == {
+        "std::map/set": len(lost["std::map/set"]),
+        "std::map/set node": len(lost["std::map/set~node"]),
+    }
+    assert main(["scan", "-q", str(typed.core), "--type", "no::such"]) == 0
+
+
+@WITH_SYMBOLS
+def test_suppressions_know_types(typed: Typed, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    known.write_text("type:app::*\ntype:std::*\ntype:Nothing\n")
+    report = typed.report.suppress(known)
+    left = {report.provenance.kind_of(row) for row in range(len(report.leaks))}
+    assert "Two" in left
+    assert not any(kind.startswith(("app::", "std::")) for kind in left)
+    assert report.suppressions[0].count > 0
+    assert report.suppressions[2].count == 0
+
+
+@WITH_SYMBOLS
+def test_the_table_of_types_is_as_the_schema_tells(
+    typed: Typed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for leaks in (True, False):
+        how = ["--json", "--limit", "0", "--redact", *(["--leaks"] if leaks else [])]
+        assert main(["types", str(typed.core), *how]) == 0
+        document = json.loads(capsys.readouterr().out)
+        jsonschema.validate(document, types_schema())
+        summary, types = document["summary"], document["types"]
+        assert sum(one["objects"] for one in types) == summary["objects"]
+        assert sum(one["bytes"] for one in types) == summary["bytes"]
+        known = [one for one in types if one["type"] is not None]
+        assert sum(one["objects"] for one in known) == summary["known_objects"]
+        leaked = sum(one["leaked_objects"] for one in types)
+        assert leaked == len(typed.report.leaks)
+        assert (summary["objects"] == leaked) == leaks
+        assert [one["bytes"] for one in types] == sorted((t["bytes"] for t in types), reverse=True)
+        assert "text" not in {one["shape"] for one in types}
+
+
+@WITH_SYMBOLS
+def test_what_the_limit_leaves_out_is_added_up(
+    typed: Typed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["types", str(typed.core), "--json", "--limit", "2"])
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["types"]) == 2
+    rest = document["left_out"]
+    assert rest["types"] > 10
+    shown = sum(one["bytes"] for one in document["types"])
+    assert shown + rest["bytes"] == document["summary"]["bytes"]
+    main(["types", str(typed.core), "--limit", "2"])
+    assert f"and {rest['types']} more types" in capsys.readouterr().out
+
+
+@WITH_SYMBOLS
+def test_explain_and_retained_name_types(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
+    address = typed.truth.held["class:Two"][0]
+    assert main(["explain", str(typed.core), hex(address)]) == 0
+    assert "[Two]" in capsys.readouterr().out
+    assert main(["retained", str(typed.core)]) == 0
+    assert "  std::unordered_map/set  " in capsys.readouterr().out
+
+
+@WITH_SYMBOLS
+def test_a_buffer_of_the_c_library_is_no_vector(typed: Typed) -> None:
+    (address,) = typed.truth.held["class:"]
+    assert kinds(typed)[address] == ""

@@ -10,25 +10,27 @@ import pytest
 import rig
 
 
-@pytest.fixture(scope="module")
-def taken(big_folder: Path) -> rig.Sample:
-    ask = [rig.need("pkg-config"), "--cflags", "--libs", "glib-2.0"]
+def sample(source: str, folder: Path) -> rig.Sample:
+    ask = [rig.need("pkg-config"), "--cflags", "--libs", "gobject-2.0"]
     told = subprocess.run(ask, capture_output=True, text=True, check=False)
     if told.returncode:
         pytest.skip("needs GLib's headers (apt-get install libglib2.0-dev)")
     flags = shlex.split(told.stdout)
     # Before GLib 2.76 nodes come out of larger blocks, which GLib divides itself.
     environment = {"PATH": "/usr/bin:/bin", "G_SLICE": "always-malloc"}
-    folder = big_folder / "glist"
-    made = rig.sample(
-        "glist.c",
+    return rig.sample(
+        source,
         folder,
         how="capture",
         flags=[flag for flag in flags if not flag.startswith("-l")],
         libraries=[flag for flag in flags if flag.startswith("-l")],
         environment=environment,
     )
-    return made
+
+
+@pytest.fixture(scope="module")
+def taken(big_folder: Path) -> rig.Sample:
+    return sample("glist.c", big_folder / "glist")
 
 
 def test_nodes_are_told_and_nothing_else(taken: rig.Sample) -> None:
@@ -45,3 +47,15 @@ def test_lost_nodes_are_told_by_a_scan(taken: rig.Sample) -> None:
     report = rig.scan(taken.core)
     (group,) = (g for g in report.groups if g.origin.kind == "GList node")
     assert group.count >= 99
+
+
+def test_instances_are_of_the_types_that_the_program_says(folder: Path) -> None:
+    taken = sample("gobject.c", folder)
+    report = rig.scan(taken.core)
+    rows = report.result.objects.find
+    for name in ("TestPlain", "TestDerived"):
+        for group in (taken.truth.held, taken.truth.lost):
+            assert len(group[name]) == 30
+            assert {report.kinds.kind_of(rows(address)) for address in group[name]} == {name}
+    told = {group.origin.kind for group in report.groups}
+    assert told >= {"TestPlain", "TestDerived"}

@@ -150,9 +150,7 @@ def test_large_objects_and_buffers_are_blocks_anyway(usual: Typed) -> None:
     assert usual.found()["list items"] >= 150
 
 
-def test_explain_names_an_object(
-    typed: Typed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_names_an_object(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
     _, address, _ = next(one for one in typed.objects if one[0] == "__main__.Point")
     assert main(["explain", str(typed.core), hex(address)]) == 0
     assert "__main__.Point" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from kmemleak_core.roots import Roots
 
 HEAP, DATA = 0x10000, 0x700000
 #: Files that make every recogniser look.
-LIBRARIES = ("libstdc++.so.6", "libglib-2.0.so.0", "libpython3.so")
+LIBRARIES = ("libstdc++.so.6", "libglib-2.0.so.0", "libgobject-2.0.so.0", "libpython3.so")
 
 
 def process(
@@ -36,7 +36,7 @@ def process(
         for i, name in enumerate(LIBRARIES)
     )
     objects = ObjectTable.from_arrays(starts, np.array(sizes, np.uint64))
-    roots = Roots.from_ranges([(DATA, data.nbytes)])
+    roots = Roots.from_ranges([(DATA, data.nbytes, "data", "/lib/libglib-2.0.so.0")])
     return Types(Dump(image, files=files, architecture="x86_64"), objects, roots)
 
 

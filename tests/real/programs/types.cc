@@ -52,7 +52,7 @@ struct Inner { struct Deep : B { char more[100] = {}; }; };
 }
 struct Cycle { virtual ~Cycle() {} std::shared_ptr<Cycle> self; };
 
-static void *kept[1000];
+static void *volatile kept[1000];
 static unsigned number;
 
 template <class T> static void keep(T *made)
@@ -184,6 +184,10 @@ int main(void)
 {
     all("lost");
     all("held");
+    // What a FILE has of its buffer looks like a vector.
+    static FILE *file = fopen("/dev/null", "w");
+    fputs("text", file);
+    say("held", "class:", file->_IO_buf_base, 4096);
     verdict = "held";
     current = "other";
     ready();
