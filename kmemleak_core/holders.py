@@ -98,7 +98,7 @@ class Names:
     def what(self, row: int) -> str:
         """Write what an object is: its kind where something tells, else its shape."""
         result, provenance = self.found.result, self.found.heap.provenance
-        if provenance is None and self.found.types is not None:
+        if self.found.types is not None:
             provenance = self.found.types.all
         kind = "" if provenance is None else provenance.kind_of(row)
         if kind or self.redact:

@@ -217,7 +217,8 @@ def _find_leaks(
             low_memory=options.low_memory,
         )
     types = None
-    if options.types and dump.files:
+    told = heap.provenance is not None and heap.provenance.kind is not None
+    if options.types and dump.files and not told:
         from .recognise import Types
 
         types = Types(dump, heap.objects, roots, options.sysroot)

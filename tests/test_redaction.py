@@ -109,6 +109,8 @@ COMMANDS = {
     "referrers": "referrers {core} {address}",
     "retained": "retained {core}",
     "retained json": "retained --json {core}",
+    "types": "types {core}",
+    "types json": "types --json {core}",
 }
 
 #: Of those what shows content unless told not to.

@@ -105,7 +105,7 @@ def _objects(report: Report, redact: bool) -> Iterator[Part]:
     order = np.empty(n, np.uint32)
     order[objects.allocation_order()] = np.arange(n, dtype=np.uint32)
     colours = [Colour(code).name.lower() for code in range(len(Colour))]
-    origins = _origins(report.origins, n)
+    origins = _origins(report.kinds, n)
     for rows in _slices(n):
         yield {
             "address": objects.address[rows],

@@ -307,12 +307,12 @@ class Report:
             raise UsageError("this report does not carry the scan that it came from")
         return retained(self.result)
 
-    @property
+    @shared_property
     def kinds(self) -> Provenance | None:
-        """What all objects of the scan are, found out when first wanted; None if nothing tells."""
-        if self.origins is None and self.types_of is not None:
-            return self.types_of.all
-        return self.origins
+        """What is known of all objects of the scan, with their types; None if nothing tells."""
+        if self.types_of is None or self.result is None:
+            return self.origins
+        return self.types_of.of(np.arange(len(self.result.objects)), self.origins)
 
     def types(self, *, of_leaks: bool = False) -> TypeTable:
         """Add up the objects by what they are, the most bytes first.
