@@ -102,6 +102,8 @@ def analyse(
     coverage.extend(dump.coverage)
     coverage.extend(heap.coverage)
     coverage.extend(heap.objects.anomalies)
+    if found.types is not None:
+        coverage.extend(found.types.coverage)
     missing = int(result.counters["missing_bytes"])
     if missing:
         coverage.add(

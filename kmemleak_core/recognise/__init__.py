@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coverage import Coverage
 from ..dump import Dump
 from ..objects import ObjectTable
 from ..plugins import mentioned, registered
@@ -125,6 +126,13 @@ class Types:
         if not tells:
             return beside
         return replace(beside or Provenance(), kind=code, kinds=tuple(names), typed=True)
+
+    @property
+    def coverage(self) -> Coverage:
+        """What was not as it should be, as far as it was looked at."""
+        # Symbols that nobody has asked for are not read for this.
+        asked = "symbols" in self.context.__dict__
+        return self.context.symbols.coverage if asked else Coverage()
 
     @shared_property
     def all(self) -> Provenance | None:

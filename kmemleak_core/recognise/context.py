@@ -23,17 +23,18 @@ from ..image import MEMORY_FILES
 from ..objects import ObjectTable, blocks
 from ..roots import Roots
 from ..shared_property import shared_property
-from ..symbols.process import ProcessSymbols
 
 if TYPE_CHECKING:
+    from ..symbols.process import ProcessSymbols
     from .virtual_tables import VirtualTables
 
 #: Bytes of memory whose referring words are listed at a time.
 _PART = 1 << 28
 #: A string that libstdc++ holds, and nothing that is not linked with it.
 _LIBSTDCXX = b"N10__cxxabiv120__si_class_type_infoE\0"
-#: So much of a file is searched for that.
-_SEARCHED = 1 << 26
+#: So much of a range of a file is searched for that, and of so many.
+_SEARCHED, _MOST_RANGES = 1 << 26, 16
+_AT_PHDR = 3
 
 
 class Context:
@@ -49,11 +50,6 @@ class Context:
         What was scanned unconditionally.
     sysroot
         Folder under which files are found; None for ``/``.
-
-    Attributes
-    ----------
-    symbols : ProcessSymbols
-        Names of addresses; no file is opened before it is asked for one.
     """
 
     def __init__(
@@ -63,7 +59,14 @@ class Context:
         self.image = dump.image
         self.objects = objects
         self.roots = roots
-        self.symbols = ProcessSymbols(dump, sysroot)
+        self._sysroot = sysroot
+
+    @shared_property
+    def symbols(self) -> ProcessSymbols:
+        """Names of addresses; no file is opened before it is asked for one."""
+        from ..symbols.process import ProcessSymbols
+
+        return ProcessSymbols(self.dump, self._sysroot)
 
     @property
     def word(self) -> int:
@@ -169,9 +172,13 @@ class Context:
             return True
         if self.maps("libc.so", "libc-", "ld-", "libc++"):
             return False
+        # A program that was linked statically: only its own file is looked at.
+        headers = self.dump.auxv.get(_AT_PHDR, 0)
+        program = next((f.path for f in self.dump.files if f.address <= headers < f.end), None)
+        own = [file for file in self.dump.files if file.path == program]
         return any(
             _LIBSTDCXX in self.bytes_at(file.address, min(file.size, _SEARCHED))
-            for file in self.dump.files
+            for file in own[:_MOST_RANGES]
         )
 
     @shared_property

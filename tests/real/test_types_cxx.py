@@ -242,3 +242,14 @@ def test_explain_and_retained_name_types(typed: Typed, capsys: pytest.CaptureFix
 def test_a_buffer_of_the_c_library_is_no_vector(typed: Typed) -> None:
     (address,) = typed.truth.held["class:"]
     assert kinds(typed)[address] == ""
+
+
+@WITH_SYMBOLS
+def test_a_file_that_is_another_one_is_not_believed(typed: Typed, tmp_path: Path) -> None:
+    other = tmp_path / typed.program.relative_to("/")
+    other.parent.mkdir(parents=True)
+    shutil.copy(rig.compile_program("int main(void) { return 0; }\n"), other)
+    report = rig.scan(typed.core, sysroot=tmp_path)
+    assert "symbols.mismatch" in {note.code for note in report.coverage}
+    found = {report.provenance.kind_of(row) for row in range(len(report.leaks))}
+    assert "std::map/set node" in found
