@@ -29,6 +29,8 @@ _MOST_INTERPRETERS, _MOST = 16, 1 << 14
 #: Bytes of a name; words of a dict's keys that are looked at.
 _LONGEST, _MOST_KEYS = 512, 4096
 _KEYS = 32
+#: Texts that begin like the one that is sought.
+_MOST_TRIED = 4
 _MODULE = b"__module__"
 #: Where the characters of an ASCII text are: since Python 3.12, and before.
 _CHARACTERS = (40, 48)
@@ -119,17 +121,20 @@ class PythonTypes:
         except FaultError:
             return ""
         words = held[: held.size // 8 * 8].view(context.image.word_dtype).astype(np.uint64)
-        (length,), there = context.read(words[:-1], 16)
-        for i in np.flatnonzero(there[0] & (length == len(_MODULE))).tolist():
-            for offset in _CHARACTERS:
-                if context.bytes_at(int(words[i]) + offset, 11) != _MODULE + b"\0":
-                    continue
-                at = int(words[i + 1])
-                wanted = _word(context, at + 16)
-                text = context.text(at + offset, _LONGEST).decode("utf-8", "replace")
-                fine = len(text) == wanted and _IDENTIFIER.fullmatch(text)
-                return text if fine else ""
+        (length, *texts), there = context.read(words[:-1], 16, *_CHARACTERS)
+        begin = np.frombuffer(_MODULE[:8], context.image.word_dtype)[0]
+        for offset, text in zip(_CHARACTERS, texts, strict=True):
+            good = there.all(axis=0) & (length == len(_MODULE)) & (text == begin)
+            for i in np.flatnonzero(good)[:_MOST_TRIED].tolist():
+                if context.bytes_at(int(words[i]) + offset, 11) == _MODULE + b"\0":
+                    return self._text(int(words[i + 1]), offset)
         return ""
+
+    def _text(self, address: int, offset: int) -> str:
+        """Return a text of ASCII alone, whose characters are behind so many bytes."""
+        text = self._context.text(address + offset, _LONGEST).decode("utf-8", "replace")
+        fine = len(text) == _word(self._context, address + 16) and _IDENTIFIER.fullmatch(text)
+        return text if fine else ""
 
 
 def _self_typed(context: Context, segment: Segment) -> list[int]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from ..symbols.demangle import demangled
 
-#: Characters of a name; hostile ones are longer.
-_LONGEST = 240
+#: Characters of a name, and of a mangled one that is looked into; hostile ones are longer.
+_LONGEST, _LONGEST_MANGLED = 240, 300
 #: Templates whose instances are usual last arguments.
 _USUAL = (
     "std::allocator<",
@@ -41,8 +41,9 @@ def class_name(mangled: str) -> str:
     >>> class_name("N3app5CacheE")
     'app::Cache'
     """
-    name = _plain(mangled) or _demangled(mangled) or mangled
-    name = _readable(name)
+    name = mangled
+    if len(mangled) <= _LONGEST_MANGLED:
+        name = _readable(_plain(mangled) or _demangled(mangled) or mangled)
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
