@@ -1,7 +1,7 @@
 """Turns objects of a CPython interpreter into the names of their types, and what these own.
 
 An object tells its type by address. Types are told by what they contain, with or without symbols:
-``type`` is its own type. The layouts are those of CPython 3.9 to 3.14 (Include/object.h,
+``type`` is its own type. The layouts are those of CPython 3.6 to 3.14 (Include/object.h,
 Include/internal/pycore_gc.h) for 64-bit machines, not of its free-threaded build. Small objects
 lie in pymalloc's arenas unless it is switched off; no allocator's list has these, so that only
 larger ones, and buffers, are blocks.
@@ -89,6 +89,7 @@ def _objects(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
     """Return which rows are objects, their types, where they begin, and whether late."""
     found = []
+    collected = 0
     for begin in range(0, rows.size, _CHUNK):
         some = rows[begin : begin + _CHUNK]
         left = np.arange(some.size)
@@ -103,8 +104,10 @@ def _objects(
             known, flags, least = types.of(type_[at])
             kept = known & (least + np.uint64(front) <= room[at])
             kept &= (flags & HAVE_GC != 0) == (front > 0)
-            kept &= (flags & PRE_HEADER != 0) | (front < 32)
+            # Before 3.8 the collector took 32 bytes, and there were no such flags.
+            kept &= (flags & PRE_HEADER != 0) | (front < 32) | (collected == 0)
             at = at[kept]
+            collected += at.size if front == 16 else 0
             late = np.full(at.size, front == _IN_FRONT[-1])
             found.append((begin + left[at], type_[at], start[at] + np.uint64(front), late))
             left = np.delete(left, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import pytest
 import rig
 
 from kmemleak_core.cli import main
+
+#: The machine's, and others whose layouts differ.
+INTERPRETERS = ["/usr/bin/python3", "python3.7", "python3.9", "python3.12", "python3.13"]
 
 #: Says where objects are, what they are and how long; then how many the collector knows of each.
 PROGRAM = r"""
@@ -83,10 +87,20 @@ class Typed:
         return Counter(kinds.kind_of(row) for row in range(len(self.report.result.objects)))
 
 
+def interpreter(name: str) -> str:
+    """Return an interpreter's path: as it is installed, or by pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    release = name.removeprefix("python")
+    for path in (*root.glob(f"versions/{release}.*/bin/{name}"), shutil.which(name)):
+        if path is not None:
+            return str(path)
+    pytest.skip(f"needs {name} (apt-get install {name}, or pyenv install {release})")
+
+
 @contextmanager
-def taken(folder: Path, allocator: str) -> Iterator[Typed]:
+def taken(folder: Path, allocator: str, python: str = "/usr/bin/python3") -> Iterator[Typed]:
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONMALLOC": allocator}
-    command = [rig.need("python3"), "-c", PROGRAM]
+    command = [interpreter(python), "-c", PROGRAM]
     with rig.running(command, folder, environment=environment) as process:
         core = process.dump("capture")
         said = [line.split() for line in process.lines]
@@ -96,10 +110,10 @@ def taken(folder: Path, allocator: str) -> Iterator[Typed]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def typed(big_folder: Path) -> Iterator[Typed]:
+@pytest.fixture(scope="module", params=INTERPRETERS)
+def typed(request: pytest.FixtureRequest, big_folder: Path) -> Iterator[Typed]:
     """Every object in a block of its own."""
-    with taken(big_folder / "python-malloc", "malloc") as made:
+    with taken(big_folder / Path(request.param).name, "malloc", request.param) as made:
         yield made
 
 
