@@ -1,7 +1,7 @@
 """Turns objects that begin with a pointer to a C++ virtual table into the names of their classes.
 
-Arrays of such objects that were made with ``new[]`` begin with the number of elements (Itanium
-C++ ABI, section 2.7).
+Arrays of such objects that were made with ``new[]`` begin with the number of elements, in a word
+or, where elements are aligned to two, behind one (Itanium C++ ABI, section 2.7).
 """
 
 from __future__ import annotations
@@ -29,12 +29,18 @@ class CxxObjects:
         for begin in range(0, rows.size, _CHUNK):
             some = rows[begin : begin + _CHUNK]
             address, size = context.objects.address[some], context.objects.size[some]
-            (first, second), _ = context.read(address, 0, context.word)
-            at = np.flatnonzero(context.in_files(first) & (size >= context.word))
-            found.append((begin + at, first[at], False))
-            at = np.flatnonzero(context.in_files(second) & (size >= 3 * context.word))
-            at = at[_is_array(context, address[at], size[at], first[at], second[at])]
-            found.append((begin + at, second[at], True))
+            words, there = context.read(address, 0, context.word, 2 * context.word)
+            at = np.flatnonzero(context.in_files(words[0]) & there[0] & (size >= context.word))
+            found.append((begin + at, words[0][at], False))
+            for front in (1, 2):
+                table = words[front]
+                at = np.flatnonzero(context.in_files(table) & there[front])
+                at = at[size[at] >= (front + 2) * context.word]
+                count = words[front - 1][at]
+                room = size[at] - np.uint64(front * context.word)
+                array = address[at] + np.uint64(front * context.word)
+                at = at[_is_array(context, array, room, count, table[at])]
+                found.append((begin + at, table[at], True))
         if not any(at.size for at, _, _ in found):
             return None
         at = np.concatenate([one[0] for one in found])
@@ -55,13 +61,12 @@ class CxxObjects:
 def _is_array(
     context: Context,
     address: NDArray[np.uint64],
-    size: NDArray[np.uint64],
+    room: NDArray[np.uint64],
     count: NDArray[np.uint64],
     table: NDArray[np.uint64],
 ) -> NDArray[np.bool_]:
-    """Return which blocks are a number, then so many objects that begin with the same word."""
+    """Return which ranges are so many objects that begin with the same word."""
     word = np.uint64(context.word)
-    room = size - word
     plausible = (count > 0) & (count <= room // word)
     number = np.where(plausible, count, np.uint64(1))
     # The elements fill the block up to what the allocator rounds; some stride must bring one back.
@@ -71,9 +76,9 @@ def _is_array(
         stride = (longest // word - np.uint64(less)) * word
         usable = plausible & (number > 1) & (longest // word > less)
         stride = np.where(usable, stride, word)
-        second, last = address + word + stride, address + word + (number - np.uint64(1)) * stride
         spare = room - number * stride
-        usable &= spare < np.maximum(np.uint64(48), size >> np.uint64(5))
+        usable &= spare < np.maximum(np.uint64(48), room >> np.uint64(5))
+        second, last = address + stride, address + (number - np.uint64(1)) * stride
         same = context.read(second, 0)[0][0] == table
         same &= context.read(last, 0)[0][0] == table
         result |= usable & same

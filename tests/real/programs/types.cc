@@ -50,6 +50,7 @@ template <class T> struct Box : A { T held{}; };
 namespace { struct Hidden : A {}; }
 struct Inner { struct Deep : B { char more[100] = {}; }; };
 }
+struct alignas(16) Aligned : A { double more[3] = {}; };
 struct Cycle { virtual ~Cycle() {} std::shared_ptr<Cycle> self; };
 
 static void *volatile kept[1000];
@@ -83,6 +84,8 @@ static NOINLINE void objects(void)
         keep(new A[n]);
         current = "class:Two[]";
         keep(new Two[n]);
+        current = "class:Aligned[]";
+        keep(new Aligned[n]);
         current = "class:app::Inner::Deep[]";
         keep(new app::Inner::Deep[n]);
     }
