@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._structures import LIST_ENDED, follow_lists
 from . import Recognised
-from .blocks import coded, fits
+from .blocks import fits
 from .context import Context
 
 _STRING, _VECTOR = "std::string buffer", "std::vector buffer"
@@ -74,13 +74,9 @@ class _Marks:
             return None
         at = np.flatnonzero(code == self.names.index(_VECTOR))
         (first,), _ = context.read(context.objects.address[rows[at]], 0)
-        tables, which = np.unique(first, return_inverse=True)
-        elements = context.virtual_tables.names(tables)
-        names = [f"std::vector<{name}> buffer" if name else _VECTOR for name in elements]
-        kept = code.copy()
-        more = coded(names, which, kept, at)
-        kept[at] += len(self.names)
-        return Recognised(kept, (*self.names, *more))
+        element, classes = context.virtual_tables.classes(first)
+        code[at[element >= 0]] = len(self.names) + element[element >= 0]
+        return Recognised(code, (*self.names, *(f"std::vector<{name}> buffer" for name in classes)))
 
 
 def _strings_and_vectors(

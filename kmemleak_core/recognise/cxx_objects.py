@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import Recognised
-from .blocks import coded
 from .context import Context
 
 _CHUNK = 1 << 20
@@ -41,21 +40,18 @@ class CxxObjects:
                 array = address[at] + np.uint64(front * context.word)
                 at = at[_is_array(context, array, room, count, table[at])]
                 found.append((begin + at, table[at], True))
-        if not any(at.size for at, _, _ in found):
-            return None
-        at = np.concatenate([one[0] for one in found])
-        tables = np.concatenate([one[1] for one in found])
+        at = np.concatenate([one[0] for one in found] or [np.empty(0, np.int64)])
+        tables = np.concatenate([one[1] for one in found] or [np.empty(0, np.uint64)])
         is_array = np.repeat([one[2] for one in found], [one[0].size for one in found])
-        different, which = np.unique(tables, return_inverse=True)
-        names = context.virtual_tables.names(different)
-        if not any(names):
+        number, names = context.virtual_tables.classes(tables)
+        if not (number >= 0).any():
             return None
         code = np.full(rows.size, -1, np.int32)
-        both = names + [name and f"{name}[]" for name in names]
         # What both might be begins with a table's address: it is no array.
-        order = np.argsort(~is_array, kind="stable")
-        which = which + np.where(is_array, len(names), 0)
-        return Recognised(code, coded(both, which[order], code, at[order]))
+        for arrays in (True, False):
+            known = (number >= 0) & (is_array == arrays)
+            code[at[known]] = number[known] + (len(names) if arrays else 0)
+        return Recognised(code, [*names, *(f"{name}[]" for name in names)])
 
 
 def _is_array(

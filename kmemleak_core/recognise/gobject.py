@@ -28,6 +28,8 @@ _MOST_CLASSES = 1 << 14
 _IDENTIFIER = re.compile(rb"[A-Za-z_][\w+-]{0,254}")
 #: Texts that a table of them must begin with to be taken for one, and how long one may be.
 _FIRST, _LONGEST = 16, 256
+#: Ranges of GLib's variables that are looked at, and blocks of each.
+_MOST_RANGES, _MOST_TABLES = 8, 64
 
 
 class GObjects:
@@ -86,15 +88,14 @@ def _names(context: Context, nodes: NDArray[np.uint64]) -> list[str]:
 def _tables(context: Context) -> list[int]:
     """Return blocks that GLib's variables refer to and that begin with nothing, then texts."""
     found: list[int] = []
-    for root in context.roots.ranges:
-        if "libglib-2.0.so" not in root.name:
-            continue
+    ranges = [root for root in context.roots.ranges if "libglib-2.0.so" in root.name]
+    for root in ranges[:_MOST_RANGES]:
         count = min(root.size, 1 << 20) // 8
         places = np.uint64(root.address) + np.arange(count, dtype=np.uint64) * np.uint64(8)
         (words,), _ = context.read(places, 0)
         (first, *texts), _ = context.read(words, *(8 * i for i in range(_FIRST)))
-        good = (context.row_at(words) >= 0) & (first == 0)
-        for i in np.flatnonzero(good & (np.array(texts) != 0).all(axis=0)).tolist():
+        good = (context.row_at(words) >= 0) & (first == 0) & (np.array(texts) != 0).all(axis=0)
+        for i in np.flatnonzero(good)[:_MOST_TABLES].tolist():
             begins = (context.text(int(column[i]), _LONGEST) for column in texts)
             if all(text and text.isascii() for text in begins):
                 found.append(int(words[i]))

@@ -42,33 +42,48 @@ class VirtualTables:
         self._names: dict[int, str] = {}
         self._infos: dict[int, bool] = {}
 
-    def names(self, tables: NDArray[np.uint64]) -> list[str]:
-        """Return the class whose whole objects begin with each of these words; else ``""``.
+    def classes(self, words: NDArray[np.uint64]) -> tuple[NDArray[np.int32], list[str]]:
+        """Find the classes of which objects as a whole begin with certain words.
 
         Parameters
         ----------
-        tables
-            ``(n,)``, different words.
-        """
-        unknown = [table for table in tables.tolist() if table not in self._names]
-        self._look_up(np.array(unknown, np.uint64))
-        return [self._names.get(table, "") for table in tables.tolist()]
+        words
+            ``(n,)``; any value.
 
-    def _look_up(self, tables: NDArray[np.uint64]) -> None:
+        Returns
+        -------
+        code : ndarray of int32, shape (n,)
+            Index of a class; −1 where the word is no table's, or nothing tells whose.
+        names : list of str
+            The classes.
+        """
+        different, which = np.unique(words, return_inverse=True)
+        self._look_up(different)
+        tables = np.array(sorted(self._names), np.uint64)
+        names = {
+            name: i for i, name in enumerate(filter(None, dict.fromkeys(self._names.values())))
+        }
+        numbers = np.array([names.get(self._names[t], -1) for t in tables.tolist()], np.int32)
+        code = np.full(different.size, -1, np.int32)
+        if tables.size:
+            at = np.minimum(np.searchsorted(tables, different), tables.size - 1)
+            code = np.where(tables[at] == different, numbers[at], code)
+        return code[which], list(names)
+
+    def _look_up(self, words: NDArray[np.uint64]) -> None:
         context, word = self._context, self._context.word
-        tables = tables[context.in_files(tables) & (tables > 2 * word)][: _MOST - len(self._names)]
+        tables = words[context.in_files(words) & (words > 2 * word)]
+        tables = np.setdiff1d(tables, np.array(list(self._names), np.uint64))
         before = tables - np.uint64(2 * word)
-        values, present = context.read(before, 0, word, 2 * word)
-        for i in np.flatnonzero(~present.all(axis=0)).tolist():
-            held = context.symbols.unchanged(int(before[i]), 3 * word)
-            if len(held) >= 2 * word:
-                held = held.ljust(3 * word, b"\0")
+        values, present = context.read(before, 0, word)
+        for i in np.flatnonzero(~present.all(axis=0))[:_MOST].tolist():
+            held = context.symbols.unchanged(int(before[i]), 2 * word)
+            if len(held) == 2 * word:
                 values[:, i] = np.frombuffer(held, context.image.word_dtype)
                 present[:, i] = True
-        distance, info, _ = values
-        whole = present[:2].all(axis=0) & (distance == 0)
-        whole &= (info == 0) | context.in_files(info)
-        for i in np.flatnonzero(whole).tolist():
+        distance, info = values
+        whole = present.all(axis=0) & (distance == 0) & ((info == 0) | context.in_files(info))
+        for i in np.flatnonzero(whole)[: _MOST - len(self._names)].tolist():
             table = int(tables[i])
             self._names[table] = self._by_symbol(table) or self._by_type(int(info[i]))
 
