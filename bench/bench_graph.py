@@ -132,7 +132,7 @@ def bench_walk_scipy(benchmark, case, heap, lists):
         tool="scipy",
         rounds=3,
     )
-    count, _ = mark(offsets, targets, heap.objects.min_count, roots)
+    count, *_ = mark(offsets, targets, heap.objects.min_count, roots)
     assert found.size - 1 == count.sum()
 
 

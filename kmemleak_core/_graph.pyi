@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 def subgraph(
-    offsets: NDArray[np.int64], targets: NDArray[np.uint32], rows: NDArray[np.int64]
+    offsets: NDArray[np.int64],
+    targets: NDArray[np.uint32],
+    rows: NDArray[np.int64],
+    starts_only: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Cut some rows and their references to each other out of a graph.
 
@@ -22,6 +25,8 @@ def subgraph(
         The graph.
     rows
         ``(m,)``, rising: ``rows[i]`` becomes row i.
+    starts_only
+        Leave out references of any kind but 0.
 
     Returns
     -------
@@ -29,6 +34,29 @@ def subgraph(
         The part's.
     targets : ndarray of uint32
         Rows of the part, without kinds.
+    """
+
+def holders(
+    offsets: NDArray[np.int64],
+    targets: NDArray[np.uint32],
+    wanted: NDArray[np.int64],
+    kind: int,
+) -> NDArray[np.int64]:
+    """Find the rows that refer to one that is wanted.
+
+    Parameters
+    ----------
+    offsets, targets
+        The graph; its rows need not be what its references lead to.
+    wanted
+        ``(k,)``, rising: the rows that are.
+    kind
+        Which references are looked at: the top two bits of their targets.
+
+    Returns
+    -------
+    ndarray of int64
+        Rising.
     """
 
 def reverse(
@@ -76,6 +104,48 @@ def flood(
     -------
     ndarray of int32, shape (n,)
         The start that each row is reached from by the fewest references; −1 for none.
+    """
+
+def unfold(
+    offsets: NDArray[np.int64],
+    targets: NDArray[np.uint32],
+    starts: NDArray[np.int64],
+    group: NDArray[np.int64],
+    counted: NDArray[np.uint8],
+    groups: int,
+    capacity: int,
+    deepest: int,
+) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+    """Fold what starts lead to into trees, one below each group of starts.
+
+    A node stands for all rows of one group on which the rows of the node above it lead by the
+    fewest references. A row that a row of its own group leads to, be it over others, belongs to
+    that one's node: a list of any length is one node.
+
+    Parameters
+    ----------
+    offsets, targets
+        The graph.
+    starts
+        ``(s,)`` rows; among equally near ones the first wins.
+    group
+        ``(n,)``: the group of each row.
+    counted
+        ``(n,)``: 0 for rows that, with all that these lead to, belong to no tree.
+    groups
+        How many groups there are.
+    capacity, deepest
+        How many nodes there may be, and how many below each other.
+
+    Returns
+    -------
+    node : ndarray of int32, shape (n,)
+        The node of each row; −1 for none.
+    rest : ndarray of uint8, shape (n,)
+        1 for rows for which there was no node: they lie somewhere below theirs.
+    parent, of : ndarray of int32, shape (k,)
+        The node above each and its group. The first nodes are the groups of starts; what is above
+        a node comes before it.
     """
 
 def search(

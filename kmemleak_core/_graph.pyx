@@ -17,17 +17,21 @@ cdef extern from *:
 
 cdef enum:
     # Low bits of a target: the row. The others are the kind of pointer.
-    ROW = (1 << 30) - 1
+    ROW_BITS = 30
+    ROW = (1 << ROW_BITS) - 1
     # Of how many references of a row the targets are fetched before they are looked at.
     ENTRY = 8
     # How many rows lie between two steps of fetching.
     AHEAD = 16
+
+cdef uint64_t HASH = 0x9E3779B97F4A7C15
 
 
 def subgraph(
     const int64_t[::1] offsets not None,
     const uint32_t[::1] targets not None,
     const int64_t[::1] rows not None,
+    bint starts_only=False,
 ):
     # The whole graph can be much larger than its part: only what is read of it is checked.
     cdef Py_ssize_t n = _row_count(offsets), m = rows.shape[0]
@@ -48,10 +52,54 @@ def subgraph(
         inner_array = np.empty(count, np.uint32)
         inner = inner_array
         with nogil:
-            count = _copy_inner(offsets, targets, rows, kept, before, inner_offsets, inner)
+            count = _copy_inner(
+                offsets, targets, rows, kept, before, inner_offsets, inner,
+                ROW if starts_only else ~<uint32_t>0,
+            )
     if count < 0:
         raise ValueError("offsets that do not rise, or references that lead out of the graph")
     return inner_offsets_array, inner_array[:count].copy()
+
+
+def holders(
+    const int64_t[::1] offsets not None,
+    const uint32_t[::1] targets not None,
+    const int64_t[::1] wanted not None,
+    uint32_t kind,
+):
+    cdef Py_ssize_t n = _row_count(offsets), i, row = 0, count = 0
+    cdef int64_t k, total = targets.shape[0]
+    cdef uint32_t low = kind << ROW_BITS, target, span = 0
+    cdef bint sound
+    _check_rows(wanted, ROW, True)
+    if kind > 3:
+        raise ValueError(f"there are no references of kind {kind}")
+    if wanted.shape[0]:
+        span = <uint32_t>wanted[wanted.shape[0] - 1] + 1
+    # A bit for each row that is wanted: few enough to stay near, whichever are asked for.
+    bits_array = np.zeros((span >> 6) + 1, np.uint64)
+    rows_array = np.empty(n, np.int64)
+    cdef uint64_t[::1] bits = bits_array
+    cdef int64_t[::1] rows = rows_array
+    with nogil:
+        for i in range(wanted.shape[0]):
+            bits[wanted[i] >> 6] |= <uint64_t>1 << (wanted[i] & 63)
+        sound = offsets[0] == 0 and offsets[n] == total
+        for i in range(n):
+            sound &= offsets[i] <= offsets[i + 1]
+        if sound:
+            for k in range(total):
+                target = targets[k] - low
+                if target < span and bits[target >> 6] >> (target & 63) & 1:
+                    # Which row that is in is looked for where it matters.
+                    while offsets[row + 1] <= k:
+                        row += 1
+                    if not count or rows[count - 1] != row:
+                        rows[count] = row
+                        count += 1
+    if not sound:
+        raise ValueError("offsets that do not rise, or do not fit the references")
+    return rows_array[:count].copy()
 
 
 def reverse(const int64_t[::1] offsets not None, const uint32_t[::1] targets not None):
@@ -119,9 +167,86 @@ def flood(
         with nogil:
             _flood(
                 n, &offsets[0], &targets[0] if targets.shape[0] else NULL, starts,
-                &origin[0], &queue[0],
+                &origin[0], &queue[0], False,
             )
     return origin_array
+
+
+def unfold(
+    const int64_t[::1] offsets not None,
+    const uint32_t[::1] targets not None,
+    const int64_t[::1] starts not None,
+    const int64_t[::1] group not None,
+    const uint8_t[::1] counted not None,
+    Py_ssize_t groups,
+    Py_ssize_t capacity,
+    Py_ssize_t deepest,
+):
+    cdef Py_ssize_t n = _checked(offsets, targets), i, tail = 0, size = 1, slot, depth
+    cdef Py_ssize_t count = groups
+    cdef int32_t above, at
+    cdef uint32_t row
+    _check_rows(starts, n, False)
+    _check_rows(group, groups, False)
+    if group.shape[0] != n or counted.shape[0] != n or not 0 <= groups <= 1 << 20 or (
+            not 0 <= capacity <= 1 << 24):
+        raise ValueError("columns that do not fit the graph, or too many groups")
+    while size < 2 * capacity + 2:
+        size *= 2
+    capacity += groups
+    before_array = np.full(n, -1, np.int32)
+    queue_array = np.empty(n, np.uint32)
+    node_array = np.full(n, -1, np.int32)
+    rest_array = np.zeros(n, np.uint8)
+    parent_array = np.full(capacity, -1, np.int32)
+    of_array = np.arange(capacity, dtype=np.int32)
+    slots_array = np.full(size, -1, np.int32)
+    cdef int32_t[::1] before = before_array
+    cdef uint32_t[::1] queue = queue_array
+    cdef int32_t[::1] node = node_array
+    cdef uint8_t[::1] rest = rest_array
+    cdef int32_t[::1] parent = parent_array
+    cdef int32_t[::1] of = of_array
+    cdef int32_t[::1] slots = slots_array
+    if n:
+        with nogil:
+            tail = _flood(
+                n, &offsets[0], &targets[0] if targets.shape[0] else NULL, starts,
+                &before[0], &queue[0], True,
+            )
+            # What a row hangs on comes before it.
+            for i in range(tail):
+                row = queue[i]
+                if before[row] == <int32_t>row:
+                    node[row] = <int32_t>group[row]
+                    continue
+                above = node[before[row]]
+                if above < 0 or not counted[row]:
+                    continue
+                at = above
+                depth = 0
+                while at >= groups and of[at] != group[row]:
+                    at = parent[at]
+                    depth += 1
+                if at >= groups:
+                    node[row] = at  # more of the same, on a list or in turns
+                    continue
+                slot = (<uint64_t>above * 4096 + <uint64_t>group[row]) * HASH >> 32 & (size - 1)
+                while slots[slot] >= 0 and not (
+                        parent[slots[slot]] == above and of[slots[slot]] == group[row]):
+                    slot = (slot + 1) & (size - 1)
+                if slots[slot] >= 0:
+                    node[row] = slots[slot]
+                elif count < capacity and depth < deepest:
+                    slots[slot] = <int32_t>count
+                    parent[count] = above
+                    of[count] = <int32_t>group[row]
+                    node[row] = <int32_t>count
+                    count += 1
+                else:
+                    node[row] = above
+                    rest[row] = 1
+    return node_array, rest_array, parent_array[:count].copy(), of_array[:count].copy()
 
 
 def search(
@@ -229,9 +354,12 @@ cdef int64_t _count_references(
 cdef int64_t _copy_inner(
     const int64_t[::1] offsets, const uint32_t[::1] targets, const int64_t[::1] rows,
     const uint64_t[::1] kept, const uint32_t[::1] before, int64_t[::1] inner_offsets,
-    uint32_t[::1] inner,
+    uint32_t[::1] inner, uint32_t highest,
 ) noexcept nogil:
-    """Copy the references to rows that are kept; return their number, -1 if one leads out."""
+    """Copy the references to rows that are kept; return their number, -1 if one leads out.
+
+    Only targets up to `highest` are.
+    """
     cdef Py_ssize_t i, m = rows.shape[0], n = offsets.shape[0] - 1
     cdef int64_t k, count = 0
     cdef uint32_t row
@@ -246,7 +374,7 @@ cdef int64_t _copy_inner(
                 return -1
             bits = kept[row >> 6]
             bit = <uint64_t>1 << (row & 63)
-            if bits & bit:
+            if bits & bit and targets[k] <= highest:
                 inner[count] = before[row >> 6] + <uint32_t>kmemleak_popcount(bits & (bit - 1))
                 count += 1
     inner_offsets[m] = count
@@ -321,10 +449,12 @@ cdef Py_ssize_t _components(
     return n - <Py_ssize_t>component
 
 
-cdef void _flood(
+cdef Py_ssize_t _flood(
     Py_ssize_t n, const int64_t* offsets, const uint32_t* targets, const int64_t[::1] starts,
-    int32_t* origin, uint32_t* queue,
+    int32_t* origin, uint32_t* queue, bint parents,
 ) noexcept nogil:
+    # Returns how many rows were reached. What is told of each is the start that leads to it, or
+    # the row before it.
     cdef Py_ssize_t head = 0, tail = 0, i
     cdef int64_t k
     cdef uint32_t row, target, ahead
@@ -348,6 +478,7 @@ cdef void _flood(
         for k in range(offsets[row], offsets[row + 1]):
             target = targets[k] & ROW
             if origin[target] < 0:
-                origin[target] = origin[row]
+                origin[target] = <int32_t>row if parents else origin[row]
                 queue[tail] = target
                 tail += 1
+    return tail

@@ -15,7 +15,8 @@ def mark(
     excess: NDArray[np.int32] | None = None,
     order: NDArray[np.uint32] | None = None,
     modified: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    apart: bool = False,
+) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint32] | None]:
     """Count the references that lead from the roots to each object, as kmemleak does.
 
     Parameters
@@ -34,6 +35,11 @@ def mark(
     modified
         ``(n,)``: objects that, still white after the first round, are taken as gray and
         followed once more.
+    apart
+        Whether to tell apart what is gray only because pointers into the middle or past the end
+        count, too. Where no object wants two references and none is surplus for another, the
+        walk takes pointers to starts first, at no cost; else it is done twice. Not with
+        `modified`.
 
     Returns
     -------
@@ -41,6 +47,9 @@ def mark(
         References found; counting stops at min_count.
     held : ndarray of uint8, shape (n,)
         Which kinds of pointer a root or gray object holds: 1 start, 2 interior, 4 past the end.
+    possible : ndarray of uint32 or None
+        Rows, rising, of objects that pointers to starts alone do not make gray; None unless they
+        are told apart.
 
     Raises
     ------
@@ -63,7 +72,8 @@ def mark_by_scanning(
     excess: NDArray[np.int32] | None = None,
     order: NDArray[np.uint32] | None = None,
     modified: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.uint8], dict[str, int]]:
+    apart: bool = False,
+) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint32] | None, dict[str, int]]:
     """Count references as `mark` does, but scan each object as it becomes gray: no lists.
 
     Parameters
@@ -73,12 +83,12 @@ def mark_by_scanning(
     first_range
         ``(n + 1,)``: row i's ranges are ``first_range[i]:first_range[i + 1]``; None where range i
         is object i.
-    min_count, roots, excess, order, modified
+    min_count, roots, excess, order, modified, apart
         As for `mark`.
 
     Returns
     -------
-    count, held
+    count, held, possible
         As of `mark`.
     counters : dict
         As of `extract_references`, of the objects that were scanned.

@@ -28,10 +28,11 @@ cdef enum:
     AHEAD_MEMORY = 16
     # After one row in so many was met with few others waiting, chains are worth preparing for.
     CHAINED = 32
-    # In an object's mark: the kinds of pointer seen (1 start, 2 interior, 4 past the end), and
-    # whether one reference would make it gray.
+    # In an object's mark: the kinds of pointer seen (1 start, 2 interior, 4 past the end),
+    # whether one reference would make it gray, and whether one waits to do so.
     KINDS = 7
     WHITE = 8
+    LATE = 16
 
 
 cdef class _Mark:
@@ -45,6 +46,11 @@ cdef class _Mark:
     cdef bint simple
     cdef uint32_t* gray
     cdef Py_ssize_t head, tail
+    # As long as only pointers to starts count, what other pointers lead to waits here, each
+    # object once.
+    cdef bint starts_only
+    cdef uint32_t* late
+    cdef Py_ssize_t waiting
 
     def __cinit__(self, const int32_t[::1] min_count, const int32_t[::1] excess,
                   const uint32_t[::1] order):
@@ -84,6 +90,7 @@ cdef class _Mark:
 
     def __dealloc__(self):
         free(self.gray)
+        free(self.late)
 
     cdef inline void push(self, uint32_t row) noexcept nogil:
         self.gray[self.tail] = row
@@ -99,7 +106,12 @@ cdef class _Mark:
         cdef uint32_t* gray
         if not self.simple:
             for i in range(count):
-                self.refer_once(targets[i], sources[i])
+                # Whose start it is not does not count, nor is it missed: others are marked again.
+                if not self.starts_only or targets[i] <= ROW_MASK:
+                    self.refer_once(targets[i], sources[i])
+            return
+        if self.starts_only:
+            self.refer_to_starts(targets, count)
             return
         if count:
             marks = &self.marks[0]
@@ -112,6 +124,36 @@ cdef class _Mark:
                 gray[tail] = row
                 tail += (mark & WHITE) != 0
             self.tail = tail
+
+    cdef void refer_to_starts(self, const uint32_t* targets, Py_ssize_t count) noexcept nogil:
+        cdef Py_ssize_t i, tail = self.tail, waiting = self.waiting
+        cdef uint32_t row
+        cdef uint8_t mark, start
+        cdef uint8_t* marks = &self.marks[0]
+        for i in range(count):
+            row = targets[i] & ROW_MASK
+            mark = marks[row]
+            start = targets[i] <= ROW_MASK
+            # Without a branch, as above: white ends with a start, and waits but once without.
+            self.gray[tail] = row
+            tail += start & ((mark & WHITE) != 0)
+            self.late[waiting] = row
+            waiting += (start ^ 1) & ((mark & (WHITE | LATE)) == WHITE)
+            mark = (mark | <uint8_t>(1 << (targets[i] >> ROW_BITS))) & <uint8_t>~(start * WHITE)
+            marks[row] = mark | <uint8_t>((start ^ 1) * LATE)
+        self.tail = tail
+        self.waiting = waiting
+
+    cdef void take_late(self) noexcept nogil:
+        # From here on every pointer counts.
+        cdef Py_ssize_t i
+        cdef uint32_t row
+        self.starts_only = False
+        for i in range(self.waiting):
+            row = self.late[i]
+            if self.marks[row] & WHITE:
+                self.marks[row] &= KINDS
+                self.push(row)
 
     cdef inline void refer_once(self, uint32_t target, uint32_t source) noexcept nogil:
         cdef uint32_t row = target & ROW_MASK
@@ -162,21 +204,42 @@ cdef class _Mark:
     cdef void follow(self) noexcept nogil:
         pass
 
-    cdef run(self, const uint32_t[::1] roots, const uint8_t[::1] modified):
-        cdef Py_ssize_t i, n = self.min_count.shape[0]
+    cdef set_apart(self):
+        # Begins with pointers to starts.
+        cdef Py_ssize_t n = self.min_count.shape[0]
+        self.starts_only = True
+        if self.simple:
+            self.late = <uint32_t*>malloc((n + 1) * sizeof(uint32_t))
+            if self.late == NULL:
+                raise MemoryError
+
+    cdef run(self, const uint32_t[::1] roots, const uint8_t[::1] modified, _Mark starts):
+        # `starts` is this marking itself, or where counts matter another one of the same.
+        cdef Py_ssize_t i, first = 0, n = self.min_count.shape[0]
         cdef const int32_t[::1] min_count = self.min_count
         cdef uint8_t[::1] marks = self.marks
         cdef int32_t[::1] count
         if modified is not None and modified.shape[0] != n:
             raise ValueError("the columns of the objects differ in length")
+        if modified is not None and starts is not None:
+            raise ValueError("what has changed is gray for no pointer's sake: nothing is possible")
         _check(roots, n)
+        if starts is not None:
+            starts.set_apart()
         if n:
             with nogil:
-                self.start(roots)
+                if starts is not None:
+                    starts.start(roots)
+                    starts.follow()
+                    first = starts.tail
+                    starts.take_late()
+                if starts is not self:
+                    self.start(roots)
                 self.follow()
                 if modified is not None:
                     self.take_modified(modified)
                     self.follow()
+        possible = None if starts is None else self.beyond(starts, first)
         if self.simple:
             self.count = count = np.empty(n, dtype=np.int32)
             with nogil:
@@ -185,7 +248,24 @@ cdef class _Mark:
         with nogil:
             for i in range(n):
                 marks[i] &= KINDS
-        return np.asarray(self.count), np.asarray(marks)
+        return np.asarray(self.count), np.asarray(marks), possible
+
+    cdef beyond(self, _Mark starts, Py_ssize_t first):
+        # What is gray, but not by pointers to starts alone, by rising row.
+        cdef Py_ssize_t i, count = 0
+        cdef uint32_t row
+        cdef uint32_t[::1] rows = np.empty(self.tail - (first if starts is self else 0), np.uint32)
+        with nogil:
+            if starts is self:
+                for i in range(first, self.tail):
+                    rows[count] = self.gray[i]
+                    count += 1
+            else:
+                for i in range(self.tail):
+                    row = self.gray[i]
+                    rows[count] = row
+                    count += (starts.marks[row] & WHITE) != 0
+        return np.sort(np.asarray(rows)[:count])
 
 
 cdef _check(const uint32_t[::1] targets, Py_ssize_t n):
@@ -294,11 +374,11 @@ cdef class _ListMark(_Mark):
 
 def mark(const int64_t[::1] offsets, const uint32_t[::1] targets, const int32_t[::1] min_count,
          const uint32_t[::1] roots, *, const int32_t[::1] excess=None,
-         const uint32_t[::1] order=None, const uint8_t[::1] modified=None):
+         const uint32_t[::1] order=None, const uint8_t[::1] modified=None, bint apart=False):
     """Count references from the roots on; see the stub."""
     cdef Py_ssize_t i, n = min_count.shape[0]
     cdef bint wrong = False
-    cdef _ListMark state
+    cdef _ListMark state, starts = None
     if offsets.shape[0] != n + 1:
         raise ValueError("the columns of the objects differ in length")
     with nogil:
@@ -310,7 +390,11 @@ def mark(const int64_t[::1] offsets, const uint32_t[::1] targets, const int32_t[
     state = _ListMark(min_count, excess, order)
     state.offsets = offsets
     state.targets = targets
-    return state.run(roots, modified)
+    if apart:
+        starts = state if state.simple else _ListMark(min_count, excess, order)
+        starts.offsets = offsets
+        starts.targets = targets
+    return state.run(roots, modified, starts)
 
 
 cdef class _GrayPass(_Pass):
@@ -339,6 +423,11 @@ cdef class _GrayMark(_Mark):
     # Nothing in it can fail: a pass that keeps nothing allocates nothing.
     cdef _GrayPass scan
     cdef const int64_t[::1] first_range
+
+    cdef watch(self, _GrayPass scan, const int64_t[::1] first_range):
+        scan.state = self
+        self.scan = scan
+        self.first_range = first_range
 
     cdef inline Py_ssize_t range_of(self, Py_ssize_t row) noexcept nogil:
         return self.first_range[row] if self.first_range is not None else row
@@ -369,12 +458,11 @@ def mark_by_scanning(ImageView view, AddressIndex index, const uint64_t[::1] sta
                      const int64_t[::1] first_range, const int32_t[::1] min_count,
                      const uint32_t[::1] roots, *, int step, uint64_t mask=UINT64_MAX,
                      const int32_t[::1] excess=None, const uint32_t[::1] order=None,
-                     const uint8_t[::1] modified=None):
+                     const uint8_t[::1] modified=None, bint apart=False):
     """Count references from the roots on, scanning what becomes gray; see the stub."""
     cdef Py_ssize_t i, n = min_count.shape[0]
     cdef bint wrong = False
-    cdef _GrayPass scan = _GrayPass(view, index, start, size, owner, step, mask)
-    cdef _GrayMark state = _GrayMark(min_count, excess, order)
+    cdef _GrayMark state = _GrayMark(min_count, excess, order), starts = None
     if len(index) != n:
         raise ValueError("the columns of the objects differ in length")
     if first_range is None:
@@ -388,10 +476,16 @@ def mark_by_scanning(ImageView view, AddressIndex index, const uint64_t[::1] sta
         wrong |= first_range[0] != 0 or first_range[n] != start.shape[0]
     if wrong:
         raise ValueError("the ranges do not fit the objects")
-    scan.state = state
-    state.scan = scan
-    state.first_range = first_range
-    count, held = state.run(roots, modified)
-    # The two hold each other.
-    scan.state = state.scan = None
-    return count, held, scan.counters()
+    state.watch(_GrayPass(view, index, start, size, owner, step, mask), first_range)
+    if apart and state.simple:
+        starts = state
+    elif apart:
+        starts = _GrayMark(min_count, excess, order)
+        starts.watch(_GrayPass(view, index, start, size, owner, step, mask), first_range)
+    try:
+        count, held, possible = state.run(roots, modified, starts)
+        return count, held, possible, state.scan.counters()
+    finally:
+        state.scan.state = None  # the two hold each other
+        if starts is not None:
+            starts.scan.state = None

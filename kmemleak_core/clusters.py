@@ -62,8 +62,14 @@ def leak_graph(references: References | None, rows: NDArray[np.int64]) -> LeakGr
     return LeakGraph(*subgraph(references.offsets, references.targets, rows))
 
 
-def cluster_heads(graph: LeakGraph, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which leaks head a cluster: one in every component that no other refers to."""
+def cluster_heads(
+    graph: LeakGraph, order: NDArray[np.int64], rank: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return which leaks head a cluster: one in every component that no other refers to.
+
+    Of several members it is one that `rank` tells, if any, then the one that most references
+    enter, then the first in the order of allocation.
+    """
     label, components = strong_components(graph.offsets, graph.targets)
     entered = np.zeros(components, np.bool_)
     of_target = label[graph.targets]
@@ -74,7 +80,8 @@ def cluster_heads(graph: LeakGraph, order: NDArray[np.int64]) -> NDArray[np.bool
     rivals = np.flatnonzero(direct & crowded[label])
     if rivals.size:
         indegree = np.bincount(graph.targets, minlength=order.size)
-        ranked = rivals[np.lexsort((order[rivals], -indegree[rivals], label[rivals]))]
+        last = np.zeros(rivals.size, np.bool_) if rank is None else ~rank[rivals]
+        ranked = rivals[np.lexsort((order[rivals], -indegree[rivals], last, label[rivals]))]
         direct[ranked] = np.append(True, label[ranked[1:]] != label[ranked[:-1]])
     return direct
 
@@ -83,6 +90,8 @@ def nearest_heads(
     graph: LeakGraph, heads: NDArray[np.int64], order: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Return the nearest head of each leak, the first allocated among equally near ones."""
+    if heads.size == 1:  # which leads to all of them, be it over a long list
+        return np.full(order.size, heads[0], np.int32)
     ranked = heads[np.argsort(order[heads], kind="stable")]
     return flood(graph.offsets, graph.targets, ranked)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from .errors import UsageError
 from .quantities import HIGHEST, parse_size
 
-#: What can be counted: all leaks, or those that the report tells apart.
-WHAT = ("any", "direct", "indirect")
+#: What can be counted: all leaks, or those that the report tells apart (``definite`` is another
+#: word for direct), or what is only possibly lost and no leak.
+WHAT = ("any", "direct", "definite", "indirect", "possible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,40 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Leaks that count: objects, and bytes in them."""
+    """Leaks that count: objects, and bytes in them.
+
+    What is possibly lost is none of them; None where that is not told.
+    """
 
     objects: int
     nbytes: int
     direct_objects: int
     direct_bytes: int
+    possible_objects: int | None = None
+    possible_bytes: int | None = None
 
     def of(self, gate: Gate) -> int:
-        """Return what a gate looks at."""
+        """Return what a gate looks at.
+
+        Raises
+        ------
+        UsageError
+            There is no such gate, or nothing tells of what it looks at.
+        """
         total = self.nbytes if gate.nbytes else self.objects
         direct = self.direct_bytes if gate.nbytes else self.direct_objects
         if gate.what not in WHAT:
             raise UsageError(f"there is no gate {gate.what!r}", hint=f"one of: {', '.join(WHAT)}")
-        return {"any": total, "direct": direct, "indirect": total - direct}[gate.what]
+        if gate.what == "possible":
+            possible = self.possible_bytes if gate.nbytes else self.possible_objects
+            if possible is None:
+                raise UsageError(
+                    "this report does not tell what is possibly lost",
+                    hint="a process's core or plain memory does, without --no-possible",
+                )
+            return possible
+        amounts = {"any": total, "indirect": total - direct}
+        return amounts.get(gate.what, direct)
 
     def fails(self, gate: Gate) -> bool:
         """Whether it is too much."""

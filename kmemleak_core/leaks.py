@@ -1,9 +1,10 @@
-"""Turns a scan's white objects into a LeakTable and groups: who is a head, who is held by whom."""
+"""Turns the white objects of a scan into a LeakTable: who is a head, who is held by whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
@@ -15,13 +16,10 @@ from .clusters import (
     cluster_heads,
     leak_graph,
     nearest_heads,
-    sole_owner,
 )
 from .errors import KmemleakError
-from .image import MemoryImage
 from .objects import ObjectTable
-from .provenance import UNKNOWN, Origin, Provenance
-from .shapes import classify, coarse, common, merge_varied, pack, shape_text
+from .provenance import UNKNOWN, Origin
 
 #: One row of a leak table; every column is described in `LeakTable`.
 LEAK_DTYPE = np.dtype(
@@ -34,11 +32,24 @@ LEAK_DTYPE = np.dtype(
         ("head", np.int64),
         ("group", np.int32),
         ("order", np.int64),
+        ("loss", np.uint8),
+        ("held", np.uint8),
     ]
 )
+#: Bits of the ``held`` column.
+START, INTERIOR, END = 1, 2, 4
 
-#: Groups beyond this many, the smallest ones, are folded into one: a group is a Python object.
-MAX_GROUPS = 4096
+
+class Loss(IntEnum):
+    """Memcheck's kinds of an object: how surely it is lost."""
+
+    #: Nothing reachable refers to it, and no other lost object does: a head.
+    DEFINITE = 0
+    #: Only lost objects refer to it.
+    INDIRECT = 1
+    #: Every chain of references to it has a pointer into the middle of an object, or past its end.
+    POSSIBLE = 2
+    REACHABLE = 3
 
 
 #: What the members of a group share.
@@ -55,7 +66,11 @@ class Scanned(Protocol):
     @property
     def count(self) -> NDArray[Any]: ...  # noqa: D102
     @property
+    def held(self) -> NDArray[np.uint8]: ...  # noqa: D102
+    @property
     def references(self) -> References | None: ...  # noqa: D102
+    @property
+    def possible_rows(self) -> NDArray[np.int64] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +85,18 @@ class Leak:
     head: int
     group: int
     order: int
+    loss: int
+    held: int
+
+    @property
+    def word(self) -> str:
+        """What it is called in tables: ``"direct"``, ``"indirect"`` or ``"possible"``."""
+        if self.loss == Loss.POSSIBLE:
+            return "possible"
+        return "direct" if self.direct else "indirect"
 
     def __repr__(self) -> str:
-        kind = "direct" if self.direct else "indirect"
-        return f"<Leak {self.address:#x} size {self.size} {kind}>"
+        return f"<Leak {self.address:#x} size {self.size} {self.word}>"
 
 
 class LeakTable:
@@ -97,6 +120,12 @@ class LeakTable:
         Index of its `LeakGroup`; −1 before `group_leaks`.
     order : int64
         Position in the order of allocation.
+    loss : uint8
+        `Loss`: how surely it is lost. In the table of possibly lost objects it is one value, and
+        ``direct`` and ``head`` tell who holds whom among these.
+    held : uint8
+        Kinds of pointer in reachable memory that lead to it: 1 to its start, 2 into its middle,
+        4 one past its end.
 
     Attributes
     ----------
@@ -157,7 +186,8 @@ class LeakTable:
         Parameters
         ----------
         order
-            ``"allocation"``, ``"address"`` or ``"size"`` (largest first, then by address).
+            ``"allocation"``, ``"address"``, ``"size"`` (largest first, then by address) or, of a
+            full table, ``"cluster"``: each head, then what it leads to, in the order of allocation.
         """
         address = self.array["address"]
         if order == "allocation":
@@ -166,8 +196,13 @@ class LeakTable:
             rows = np.argsort(address, kind="stable")
         elif order == "size":
             rows = np.lexsort((address, ~self.array["size"]))
+        elif order == "cluster":
+            allocated = self.array["order"]
+            heads = allocated[self.array["head"]]
+            rows = np.lexsort((allocated, ~self.array["direct"], heads))
         else:
-            raise ValueError(f"order is 'allocation', 'address' or 'size', not {order!r}")
+            names = "'allocation', 'address', 'size' or 'cluster'"
+            raise ValueError(f"order is {names}, not {order!r}")
         return rows.astype(np.int64, copy=False)
 
     def to_numpy(self) -> NDArray[Any]:
@@ -214,7 +249,7 @@ class LeakTable:
             (
                 f"{leak.address:#x}",
                 f"{leak.size:,}",
-                "direct" if leak.direct else "indirect",
+                leak.word,
                 f"{leak.count}/{leak.min_count}",
                 str(leak.group),
             )
@@ -288,216 +323,47 @@ def build_leaks(result: Scanned, graph: LeakGraph | None = None) -> LeakTable:
         either, every leak is direct.
     """
     rows = np.flatnonzero(result.white)
+    leaks = _table(result, rows, graph or leak_graph(result.references, rows))
+    leaks.array["loss"] = np.where(leaks.array["direct"], Loss.DEFINITE, Loss.INDIRECT)
+    return leaks
+
+
+def build_possible(result: Scanned, graph: LeakGraph | None = None) -> LeakTable:
+    """Turn the possibly lost objects of a scan into a table; as `build_leaks`.
+
+    A head of these is what no other possibly lost object refers to; of a cycle, a member that a
+    pointer into its middle, or past its end, leads to.
+    """
+    rows = np.empty(0, np.int64) if result.possible_rows is None else result.possible_rows
+    entered = result.held[rows] & np.uint8(INTERIOR | END) != 0
+    leaks = _table(result, rows, graph or leak_graph(result.references, rows), entered)
+    leaks.array["loss"] = Loss.POSSIBLE
+    return leaks
+
+
+def _table(
+    result: Scanned,
+    rows: NDArray[np.int64],
+    graph: LeakGraph,
+    rank: NDArray[np.bool_] | None = None,
+) -> LeakTable:
+    """Make the table of some rows; `rank` as `cluster_heads` takes it."""
     objects = result.objects
     array = np.zeros(rows.size, LEAK_DTYPE)
     array["address"] = objects.address[rows]
     array["size"] = objects.size[rows]
     array["count"] = np.asarray(result.count)[rows]
     array["min_count"] = objects.min_count[rows]
+    array["held"] = result.held[rows]
     array["group"] = -1
     array["order"] = rows
     if objects.order is not None:
         position = np.empty(len(objects), np.int64)
         position[objects.order] = np.arange(len(objects))
         array["order"] = position[rows]
-    if graph is None:
-        graph = leak_graph(result.references, rows)
     array["head"] = np.arange(rows.size)
     array["direct"] = True
     if graph.targets.size:
-        array["direct"] = cluster_heads(graph, array["order"])
+        array["direct"] = cluster_heads(graph, array["order"], rank)
         array["head"] = nearest_heads(graph, np.flatnonzero(array["direct"]), array["order"])
     return LeakTable(array, graph)
-
-
-def group_leaks(
-    leaks: LeakTable,
-    image: MemoryImage,
-    objects: ObjectTable,
-    provenance: Provenance | None = None,
-    by: GroupBy = "origin",
-) -> tuple[LeakGroup, ...]:
-    """Group leaks by origin, size and what their first words hold; fill the ``group`` column.
-
-    Those with the backtrace of an allocation are grouped by it and by what they are, whatever
-    their sizes.
-
-    Groups come with the most bytes first: what their direct members and all that only those
-    lead to amount to, then what they hold in all.
-
-    Parameters
-    ----------
-    leaks
-        The full table of `build_leaks`.
-    image
-        Where the contents are.
-    objects
-        All objects: a word that points into one is told from other pointers.
-    provenance
-        Where the leaks come from, row by row of the table.
-    by
-        What the members of a group share: ``"origin"`` is backtrace and kind; leaks of which
-        nothing tells of that are grouped by size and shape.
-    """
-    table = leaks.array
-    if not table.size:
-        return ()
-    codes = classify(image, objects, table["address"], table["size"])
-    alike = coarse(codes) if by == "shape" else merge_varied(coarse(codes), table["size"])
-    members, starts = _partition(_keys(table, alike, provenance, by), table["order"])
-    sizes = table["size"]
-    total = np.add.reduceat(sizes[members], starts)
-    folded = -1
-    if starts.size > MAX_GROUPS:
-        # The largest keep their own group; all others become one.
-        folded = MAX_GROUPS - 1
-        run = np.empty(starts.size, np.int64)
-        run[np.argsort(~total, kind="stable")] = np.arange(starts.size)
-        key = np.minimum(np.repeat(run, np.diff(np.append(starts, members.size))), folded)
-        sorting = np.lexsort((table["order"][members], key))
-        members, key = members[sorting], key[sorting]
-        starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    n = starts.size
-    lengths = np.diff(np.append(starts, members.size))
-    group = np.empty(table.size, np.int64)
-    group[members] = np.repeat(np.arange(n), lengths)
-
-    direct = table["direct"]
-    total = np.add.reduceat(sizes[members], starts)
-    direct_count = np.add.reduceat(direct[members].astype(np.int64), starts)
-    direct_bytes = np.add.reduceat(np.where(direct, sizes, np.uint64(0))[members], starts)
-    graph = leaks.graph or LeakGraph.empty(table.size)
-    owner = sole_owner(graph, table["head"], direct, group)
-    owned = owner >= 0
-    retained_count = np.bincount(owner[owned], minlength=n)
-    retained_bytes = np.zeros(n, np.uint64)
-    np.add.at(retained_bytes, owner[owned], sizes[owned])
-
-    first = table["address"][members[starts]]
-    freed = direct_bytes + retained_bytes
-    ranking = np.lexsort((first, ~total, ~freed))
-    rank = np.empty(n, np.int64)
-    rank[ranking] = np.arange(n)
-    table["group"] = rank[group]
-
-    # The first direct member stands for a group, or the first of all.
-    position = np.arange(members.size)
-    chosen = np.minimum.reduceat(np.where(direct[members], position, members.size), starts)
-    example = members[np.where(chosen < members.size, chosen, starts)]
-    uniform = np.minimum.reduceat(sizes[members], starts) == np.maximum.reduceat(
-        sizes[members], starts
-    )
-    shapes = common(codes, members, starts)
-    origin_of = _origins(provenance, members, starts, by)
-    groups = []
-    # Numbers of Python's, a column at a time: there can be thousands of groups.
-    numbers = np.stack(
-        (
-            sizes[example],
-            lengths,
-            total,
-            direct_count,
-            direct_bytes,
-            retained_count,
-            retained_bytes,
-            table["address"][example],
-            starts,
-            uniform,
-            example,
-        ),
-        axis=1,
-        dtype=np.uint64,
-        casting="unsafe",
-    )[ranking].tolist()
-    for g, words, row in zip(ranking.tolist(), map(bytes, shapes[ranking]), numbers, strict=True):
-        size, count, nbytes, direct_n, direct_sum, retained_n, retained_sum, address = row[:8]
-        begin, one_size, chosen_row = row[8:]
-        groups.append(
-            LeakGroup(
-                size if one_size and g != folded else None,
-                "others" if g == folded else shape_text(words, size, image.word_size),
-                count,
-                nbytes,
-                direct_n,
-                direct_sum,
-                retained_n,
-                retained_sum,
-                address,
-                members[begin : begin + count],
-                UNKNOWN if g == folded else origin_of(g, chosen_row),
-            )
-        )
-    return tuple(groups)
-
-
-def _keys(
-    table: NDArray[Any], codes: NDArray[np.uint8], provenance: Provenance | None, by: GroupBy
-) -> list[NDArray[np.uint64]]:
-    """Return the columns whose values the members of a group share."""
-    size, shape = table["size"], pack(codes)
-    if by == "size":
-        return [size]
-    if by == "shape":
-        return [shape]
-    keys = [shape, size]
-    trace = None if provenance is None or by == "kind" else provenance.trace
-    kind = None if provenance is None else provenance.kind
-    if trace is not None:
-        keys = [np.where(trace >= 0, np.uint64(0), key) for key in keys]
-        keys.append(trace.astype(np.uint64))
-    if kind is not None:
-        if by == "kind":
-            keys = [np.where(kind >= 0, np.uint64(0), key) for key in keys]
-        elif by == "trace" and trace is not None:
-            kind = np.where(trace >= 0, -1, kind)
-        elif provenance is not None and provenance.typed:
-            keys[0] = np.where(kind >= 0, np.uint64(0), keys[0])
-        keys.append(kind.astype(np.uint64))
-    return keys
-
-
-def _partition(
-    keys: list[NDArray[np.uint64]], order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sort rows by what makes a group, inside by allocation; return them and each one's start."""
-    members = np.lexsort((order, *keys)).astype(np.int64, copy=False)
-    new = np.zeros(max(0, members.size - 1), bool)
-    for key in keys:
-        new |= key[members][1:] != key[members][:-1]
-    return members, np.concatenate(([0], np.flatnonzero(new) + 1)).astype(np.int64)
-
-
-def _origins(
-    provenance: Provenance | None,
-    members: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    by: GroupBy,
-) -> Callable[[int, int], Origin]:
-    """Return what tells the origin of a group by its number and its example's row.
-
-    Kind and backtrace are those of all members, or left out.
-    """
-    if provenance is None:
-        return lambda group, row: UNKNOWN
-    if by == "origin":  # which is the same for all members
-        return lambda group, row: provenance.origin(row)
-
-    def uniform(column: NDArray[Any] | None) -> list[bool]:
-        if column is None:
-            return [True] * starts.size
-        lowest = np.minimum.reduceat(column[members], starts)
-        return list((lowest == np.maximum.reduceat(column[members], starts)).tolist())
-
-    kinds, traces = uniform(provenance.kind), uniform(provenance.trace)
-
-    def origin(group: int, row: int) -> Origin:
-        found = provenance.origin(row)
-        if kinds[group] and traces[group]:
-            return found
-        return replace(
-            found,
-            kind=found.kind if kinds[group] else "",
-            frames=found.frames if traces[group] else (),
-        )
-
-    return origin

@@ -152,7 +152,7 @@ def count_references(
     object_offsets = (offsets[start.size :] - of_roots)[ranges.first]
 
     def marked(changed: NDArray[np.uint8] | None) -> NDArray[np.int32]:
-        count, _ = mark(
+        count, *_ = mark(
             object_offsets,
             targets[of_roots:],
             objects.min_count,

@@ -9,6 +9,10 @@ from typing import Literal
 from .errors import UsageError
 from .image import ByteOrder
 
+#: What makes a pointer into the middle of an object as good as one to its start: see
+#: `kmemleak_core.heuristics`.
+HEURISTICS = ("stdstring", "length64", "newarray", "multipleinheritance")
+
 #: In which order leaks are told.
 Order = Literal["allocation", "address", "size"]
 
@@ -103,6 +107,12 @@ class AnalyseOptions:
         Keep no reference graph; the report is the same.
     types
         Look for what the leaks of a process are (`kmemleak_core.recognise`).
+    possible
+        Whether to tell apart what is possibly lost: reachable, but not by pointers to the starts
+        of objects alone. None: yes, but not of a kernel, whose lists link their objects by members
+        in their middle.
+    heuristics
+        Which pointers into the middle are as good as those to a start: names of `HEURISTICS`.
     kernel
         What is asked of a kernel's dump.
     """
@@ -117,8 +127,20 @@ class AnalyseOptions:
     threads: int | None = None
     low_memory: bool = False
     types: bool = True
+    possible: bool | None = None
+    heuristics: frozenset[str] = frozenset(HEURISTICS)
     kernel: KernelOptions = KernelOptions()
 
     def __post_init__(self) -> None:
+        check_heuristics(self.heuristics)
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads cannot scan: ask for 1 or more")
+
+
+def check_heuristics(names: frozenset[str]) -> None:
+    """Raise `UsageError` for names that no heuristic has."""
+    unknown = sorted(frozenset(names) - frozenset(HEURISTICS))
+    if unknown:
+        raise UsageError(
+            f"there is no heuristic called {unknown[0]!r}", hint=f"some of: {', '.join(HEURISTICS)}"
+        )

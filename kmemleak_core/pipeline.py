@@ -16,9 +16,10 @@ from .coverage import Coverage
 from .dump import Dump
 from .errors import DumpError, HeapError, UsageError
 from .heaps import Heap, finders
-from .leaks import group_leaks
+from .leak_groups import group_leaks
 from .options import AnalyseOptions, KernelOptions, RawSource
-from .report.model import Report, ReportSource, Summary
+from .report.model import Report, ReportSource
+from .report.summary import Summary
 from .roots import Roots
 from .scan import ScanOptions, ScanResult, scan_image
 
@@ -93,12 +94,19 @@ def analyse(
     kernel, records = found.kernel, found.records
     rows = np.flatnonzero(result.white)
     provenance = None if heap.provenance is None else heap.provenance.take(rows)
+    unsure, told = result.possible_rows, None
+    if unsure is not None and heap.provenance is not None:
+        told = heap.provenance.take(unsure)
     if found.types is not None:
         with clock("types"):
             provenance = found.types.of(rows, provenance)
+            if unsure is not None:
+                told = found.types.of(unsure, told)
     with clock("group"):
         leaks = result.leaks
         groups = group_leaks(leaks, result.image, result.objects, provenance)
+        possible = result.possible
+        possible_groups = group_leaks(possible, result.image, result.objects, told)
     coverage.extend(dump.coverage)
     coverage.extend(heap.coverage)
     coverage.extend(heap.objects.anomalies)
@@ -111,7 +119,11 @@ def analyse(
         )
     asked = asdict(options)
     of_kernel = asked.pop("kernel")
-    asked.update(of_kernel if kernel is not None else {}, end_pointers=result.options.end_pointers)
+    asked.update(
+        of_kernel if kernel is not None else {},
+        end_pointers=result.options.end_pointers,
+        possible=result.possible_rows is not None,
+    )
     return Report(
         source=ReportSource(
             path=dump.path,
@@ -122,7 +134,7 @@ def analyse(
             process=dict(dump.process),
             threads=len(dump.threads),
         ),
-        summary=Summary.of(heap.objects, leaks),
+        summary=Summary.of(heap.objects, leaks, possible if asked["possible"] else None),
         leaks=leaks,
         groups=groups,
         allocator=heap.allocator,
@@ -142,6 +154,9 @@ def analyse(
         provenance=provenance,
         origins=heap.provenance,
         types_of=found.types,
+        possible=possible,
+        possible_groups=possible_groups,
+        possible_provenance=told,
         kernel=kernel,
         kernel_records=None if records is None else lambda leaks: records(rows[leaks]),
     )
@@ -166,7 +181,7 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
         source = Path(source)
     if options.get("sysroot") is not None:
         options["sysroot"] = Path(options["sysroot"])
-    for name in ("no_roots", "no_rules"):
+    for name in ("no_roots", "no_rules", "heuristics"):
         if isinstance(options.get(name), str):
             raise UsageError(f"{name} is a collection of names, not one string")
         if name in options:
@@ -214,7 +229,7 @@ def _find_leaks(
             dump.image,
             heap.objects,
             roots,
-            options=_scan_options(options, bool(heap.allocator)),
+            options=_scan_options(options, bool(heap.allocator), options.possible is not False),
             threads=options.threads,
             low_memory=options.low_memory,
         )
@@ -227,12 +242,14 @@ def _find_leaks(
     return Found(dump, heap, roots, result, types=types)
 
 
-def _scan_options(options: AnalyseOptions, end_pointers: bool) -> ScanOptions:
+def _scan_options(options: AnalyseOptions, end_pointers: bool, possible: bool) -> ScanOptions:
     return ScanOptions(
         alignment=options.alignment,
         pointer_mask=options.pointer_mask,
         interior=options.interior,
         end_pointers=end_pointers if options.end_pointers is None else options.end_pointers,
+        possible=possible,
+        heuristics=options.heuristics,
     )
 
 
@@ -241,12 +258,17 @@ def _kernel_leaks(dump: Dump, options: AnalyseOptions, coverage: Coverage, clock
 
     if options.sysroot is not None:
         raise UsageError("a sysroot says nothing about a kernel")
+    if options.possible:
+        raise UsageError(
+            "of a kernel's objects none is told to be possibly lost: its lists link them by members"
+            " in their middle"
+        )
     _check_classes(options.no_roots, ROOT_KINDS)
     try:
         found = find_kernel_leaks(
             dump,
             options.kernel,
-            _scan_options(options, end_pointers=False),
+            _scan_options(options, end_pointers=False, possible=False),
             clock,
             coverage,
             no_roots=options.no_roots,

@@ -18,6 +18,7 @@ from ._scan import extract_references
 from .errors import UsageError
 from .image import MemoryImage
 from .objects import ObjectFlags, ObjectTable
+from .options import HEURISTICS, check_heuristics
 from .roots import Roots
 from .shared_property import shared_property
 
@@ -47,18 +48,26 @@ class ScanOptions:
         Whether pointers behind an object's start count.
     end_pointers
         Whether a pointer one past an object's end counts, where no other object starts.
+    possible
+        Whether objects are told apart that are gray, but would not be if only pointers to starts
+        counted, and those that are as good.
+    heuristics
+        Which pointers into the middle are: names of `options.HEURISTICS`.
     """
 
     alignment: int | None = None
     pointer_mask: int = (1 << 64) - 1
     interior: bool = True
     end_pointers: bool = False
+    possible: bool = False
+    heuristics: frozenset[str] = frozenset(HEURISTICS)
 
     def __post_init__(self) -> None:
         if self.alignment not in (None, 1, 2, 4, 8):
             raise UsageError(f"the alignment is 1, 2, 4 or 8 bytes, not {self.alignment}")
         if not 0 < self.pointer_mask < 1 << 64:
             raise UsageError(f"the pointer mask {self.pointer_mask:#x} is no 64-bit mask")
+        check_heuristics(self.heuristics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,12 @@ class ScanResult:
         The target of each root word, ``_scan.NO_TARGET`` for none.
     counters : dict
         ``words``, ``candidates``, ``hits``, ``self_references``, ``missing_bytes``, and the
-        seconds of each part.
+        seconds of each part; with `possible_rows` how many objects each heuristic found.
+    possible_rows : ndarray of int64 or None
+        Rows, rising, of possibly lost objects: gray, but not by pointers to starts alone. Each
+        chain of references to one has a pointer into the middle of an object, or past its end, in
+        it. For objects that want several references these have to be such to starts; those that
+        want none are held by nobody, as roots are. None where that was not asked.
     """
 
     image: MemoryImage
@@ -119,6 +133,7 @@ class ScanResult:
     root_references: References
     word_targets: NDArray[np.uint32]
     counters: dict[str, float] = field(default_factory=dict)
+    possible_rows: NDArray[np.int64] | None = None
 
     @shared_property
     def white(self) -> NDArray[np.bool_]:
@@ -143,7 +158,33 @@ class ScanResult:
         among = self.references_among(np.flatnonzero(self.white))
         return build_leaks(self, LeakGraph(among.offsets, among.targets))
 
-    def references_among(self, rows: NDArray[np.int64]) -> References:
+    @shared_property
+    def possible(self) -> LeakTable:
+        """The possibly lost objects as a table; empty if they were not told apart.
+
+        A head among them is what a pointer into the middle, or past the end, leads to from
+        elsewhere; ``direct`` tells them, the others are held by these.
+        """
+        from .clusters import LeakGraph
+        from .leaks import build_possible
+
+        if self.possible_rows is None:
+            return build_possible(self)
+        among = self.references_among(self.possible_rows)
+        return build_possible(self, LeakGraph(among.offsets, among.targets))
+
+    @shared_property
+    def loss(self) -> NDArray[np.uint8]:
+        """Memcheck's kind of each object, ``(n,)``: values of `leaks.Loss`."""
+        from .leaks import Loss
+
+        kinds = np.full(len(self.objects), Loss.REACHABLE, np.uint8)
+        kinds[self.white] = self.leaks["loss"]
+        if self.possible_rows is not None:
+            kinds[self.possible_rows] = Loss.POSSIBLE
+        return kinds
+
+    def references_among(self, rows: NDArray[np.int64], *, starts_only: bool = False) -> References:
         """Find the references of some objects to each other, rows without kinds of pointer.
 
         After a scan with little memory the objects are scanned for it.
@@ -152,9 +193,12 @@ class ScanResult:
         ----------
         rows
             ``(m,)``, rising: ``rows[i]`` is row i of the result.
+        starts_only
+            Leave out references to the middle, or past the end.
         """
         if self.references is not None:
-            return References(*subgraph(self.references.offsets, self.references.targets, rows))
+            whole = self.references
+            return References(*subgraph(whole.offsets, whole.targets, rows, starts_only))
         objects, options = self.objects, self.options
         start, size, _, first_range = scan_plan(objects)
         of = np.arange(rows.size)
@@ -186,6 +230,10 @@ class ScanResult:
         )
         if first_range is not None:
             offsets = offsets[np.concatenate(([0], np.cumsum(many)))]
+        if starts_only:
+            starts = targets <= ROWS
+            offsets = np.concatenate(([0], np.cumsum(starts)))[offsets]
+            targets = targets[starts]
         return References(offsets, targets & np.uint32(ROWS))
 
     def __repr__(self) -> str:
@@ -268,10 +316,11 @@ def scan_image(
     start, size, owner, first_range = scan_plan(objects)
     excess = excess_rows(objects, index)
     changed = None if modified is None else _mask(modified, len(objects))
+    apart = options.possible and changed is None
     references = None
     if low_memory:
         extracted = clock()
-        count, held, more = mark_by_scanning(
+        count, held, possible, more = mark_by_scanning(
             view,
             index,
             start,
@@ -285,6 +334,7 @@ def scan_image(
             excess=excess,
             order=objects.order,
             modified=changed,
+            apart=apart,
         )
     else:
         offsets, targets, more = extract_references(
@@ -294,7 +344,7 @@ def scan_image(
             offsets = offsets[first_range]
         references = References(offsets, targets)
         extracted = clock()
-        count, held = mark(
+        count, held, possible = mark(
             offsets,
             targets,
             objects.min_count,
@@ -302,6 +352,7 @@ def scan_image(
             excess=excess,
             order=objects.order,
             modified=changed,
+            apart=apart,
         )
     marked = clock()
     totals: dict[str, float] = {k: counters[k] + more[k] for k in counters}
@@ -309,7 +360,7 @@ def scan_image(
     totals["index_seconds"] = indexed - began
     totals["extract_seconds"] = extracted - indexed
     totals["mark_seconds"] = marked - extracted
-    return ScanResult(
+    result = ScanResult(
         image,
         objects,
         roots,
@@ -320,7 +371,22 @@ def scan_image(
         References(root_offsets, root_targets),
         word_targets,
         totals,
+        None if possible is None else possible.astype(np.int64),
     )
+    if possible is not None and possible.size and options.heuristics:
+        _use_heuristics(result)
+        totals["heuristics_seconds"] = clock() - marked
+    return result
+
+
+def _use_heuristics(result: ScanResult) -> None:
+    """Take out of the possibly lost objects what is reachable after all."""
+    from .heuristics import promote
+
+    assert result.possible_rows is not None
+    found = promote(result, result.possible_rows, result.options.heuristics)
+    result.possible_rows = found.left
+    result.counters |= {f"{name}_objects": n for name, n in found.objects.items()}
 
 
 def scan_plan(

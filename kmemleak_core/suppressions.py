@@ -109,11 +109,13 @@ class SuppressionUse:
     pattern, line
         As it stands in its file; of one that is not a ``leak:``, with its first word.
     count, nbytes
-        The leaks that it suppressed; 0 if it can go.
+        The leaks that it suppressed.
     path
         The file.
     what
         Its first word.
+    possible
+        Possibly lost objects that it took out of the report.
     """
 
     pattern: str
@@ -122,12 +124,18 @@ class SuppressionUse:
     nbytes: int = 0
     path: str = ""
     what: str = "leak"
+    possible: int = 0
 
     @classmethod
-    def of(cls, entry: Suppression, count: int, nbytes: int) -> SuppressionUse:
+    def of(cls, entry: Suppression, count: int, nbytes: int, possible: int = 0) -> SuppressionUse:
         """Count for an entry."""
         pattern = entry.text if entry.what == "leak" else str(entry)
-        return cls(pattern, entry.line, count, nbytes, entry.path, entry.what)
+        return cls(pattern, entry.line, count, nbytes, entry.path, entry.what, possible)
+
+    @property
+    def used(self) -> bool:
+        """Whether it did anything; otherwise it can go."""
+        return bool(self.count or self.possible)
 
 
 class Suppressions:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kmemleak_core._graph import flood, reverse, search, strong_components, subgraph
+from kmemleak_core._graph import (
+    flood,
+    holders,
+    reverse,
+    search,
+    strong_components,
+    subgraph,
+    unfold,
+)
 
 Edges = list[tuple[int, int]]
 
@@ -225,3 +235,111 @@ class TestHostileGraphs:
     def test_rows_of_a_part_have_to_rise(self, rows: list[int]) -> None:
         with pytest.raises(ValueError, match="rise"):
             subgraph(*rows_of(2, [(0, 1)]), np.array(rows))
+
+
+class TestHolders:
+    @given(GRAPHS, st.sets(st.integers(0, 11)), st.integers(0, 2))
+    def test_rows_that_refer_in_that_way_to_what_is_wanted(
+        self, case: tuple[int, Edges], wanted: set[int], kind: int
+    ) -> None:
+        n, edges = case
+        offsets, targets = rows_of(n, edges)
+        rows = np.array(sorted(wanted), np.int64)
+        expected = {s for i, (s, t) in enumerate(edges) if t in wanted and i % 3 == kind}
+        assert holders(offsets, targets, rows, kind).tolist() == sorted(expected)
+
+    def test_offsets_that_do_not_fit_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="do not rise"):
+            holders(np.array([0, 2]), np.zeros(1, np.uint32), np.zeros(1, np.int64), 0)
+
+
+class TestStartsOnly:
+    @given(GRAPHS)
+    def test_a_part_can_leave_out_all_but_pointers_to_starts(self, case: tuple[int, Edges]) -> None:
+        n, edges = case
+        part = subgraph(*rows_of(n, edges), np.arange(n), starts_only=True)
+        expected = sorted(edge for i, edge in enumerate(edges) if i % 3 == 0)
+        assert sorted(edges_of(*part)) == expected
+
+
+class TestUnfold:
+    """Rows of group g are written as their group: a chain 0 → 1 → 0 leads back to the first."""
+
+    @staticmethod
+    def trees(n: int, edges: Edges, groups: list[int], starts: list[int], **limits: int) -> Any:
+        node, rest, parent, of = unfold(
+            *rows_of(n, edges),
+            np.array(starts, np.int64),
+            np.array(groups, np.int64),
+            np.ones(n, np.uint8),
+            max(groups) + 1,
+            limits.get("capacity", 100),
+            limits.get("deepest", 16),
+        )
+        return node.tolist(), rest.tolist(), parent.tolist(), of.tolist()
+
+    def test_what_a_group_leads_to_hangs_below_it_by_group(self) -> None:
+        # 0 (group 0) → 1, 2 (group 1) → 3 (group 2)
+        node, rest, parent, of = self.trees(4, [(0, 1), (0, 2), (2, 3)], [0, 1, 1, 2], [0])
+        assert node == [0, 3, 3, 4]
+        assert parent[3:] == [0, 3]
+        assert of[3:] == [1, 2]
+        assert not any(rest)
+
+    def test_a_list_of_any_length_is_one_node(self) -> None:
+        n = 1000
+        edges = [(row, row + 1) for row in range(n - 1)]
+        node, *_ = self.trees(n, edges, [0] + [1] * (n - 1), [0])
+        assert set(node[1:]) == {2}
+
+    def test_groups_that_take_turns_are_one_node_each(self) -> None:
+        n = 100
+        edges = [(row, row + 1) for row in range(n - 1)]
+        groups = [0] + [1 + row % 2 for row in range(n - 1)]
+        node, _, parent, _ = self.trees(n, edges, groups, [0])
+        assert set(node[1:]) == {3, 4}
+        assert parent[3:] == [0, 3]
+
+    def test_the_same_group_in_two_places_is_two_nodes(self) -> None:
+        edges = [(0, 1), (0, 2), (1, 3), (2, 4)]
+        node, _, parent, of = self.trees(5, edges, [0, 1, 2, 3, 3], [0])
+        assert node[3] != node[4]
+        assert [of[node[3]], of[node[4]]] == [3, 3]
+        assert [parent[node[3]], parent[node[4]]] == [node[1], node[2]]
+
+    def test_too_many_nodes_and_too_deep_ones_are_a_rest(self) -> None:
+        edges = [(row, row + 1) for row in range(4)]
+        groups = [0, 1, 2, 3, 4]
+        for limits in ({"capacity": 2}, {"deepest": 2}):
+            node, rest, *_ = self.trees(5, edges, groups, [0], **limits)
+            assert node == [0, 5, 6, 6, 6]
+            assert rest == [0, 0, 0, 1, 1]
+
+    def test_rows_that_do_not_count_are_in_no_tree(self) -> None:
+        graph = rows_of(3, [(0, 1), (1, 2)])
+        counted = np.array([1, 0, 1], np.uint8)
+        node, *_ = unfold(*graph, np.array([0]), np.zeros(3, np.int64), counted, 1, 10, 10)
+        assert node.tolist() == [0, -1, -1]
+
+    @given(GRAPHS, st.data())
+    def test_a_node_has_what_the_one_above_leads_to(
+        self, case: tuple[int, Edges], data: st.DataObject
+    ) -> None:
+        n, edges = case
+        groups = data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
+        starts = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=3))
+        node, rest, _, of = self.trees(n, edges, groups, starts)
+        reached = set().union(*(reach(start, edges) for start in starts))
+        assert {row for row in range(n) if node[row] >= 0} == reached
+        for row in reached - set(starts):
+            assert of[node[row]] == groups[row]
+            assert not rest[row]
+            above = {node[s] for s, t in edges if t == row and s in reached}
+            # It hangs on a row of the node above its own, or of one that led back to its own.
+            assert above
+
+
+def test_trees_of_groups_that_are_not_there_are_refused() -> None:
+    graph = rows_of(2, [(0, 1)])
+    with pytest.raises(ValueError, match="rows that are not in"):
+        unfold(*graph, np.array([0]), np.array([0, 3]), np.ones(2, np.uint8), 2, 10, 10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kmemleak_core import KmemleakError, MemoryImage, ObjectTable
-from kmemleak_core import leaks as leaks_module
-from kmemleak_core.leaks import LeakTable, build_leaks, group_leaks
+from kmemleak_core import KmemleakError, MemoryImage, ObjectTable, leak_groups
+from kmemleak_core.leak_groups import group_leaks
+from kmemleak_core.leaks import LeakTable, build_leaks
 from kmemleak_core.shapes import WordKind, classify
 
 BASE = 0x10000
@@ -47,7 +47,11 @@ class Result:
     objects: ObjectTable
     white: NDArray[np.bool_]
     references: Graph | None
-    count: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    possible_rows: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        self.count = np.zeros(len(self.objects), np.int32)
+        self.held = np.zeros(len(self.objects), np.uint8)
 
 
 def made(
@@ -72,7 +76,7 @@ def made(
     targets = np.array([t for o in out for t in o], dtype=np.uint32)
     mask = np.zeros(n, bool)
     mask[list(range(n)) if white is None else white] = True
-    return Result(objects, mask, Graph(offsets, targets), np.zeros(n, np.int32))
+    return Result(objects, mask, Graph(offsets, targets))
 
 
 def image_of(result: Result, contents: dict[int, bytes] | None = None) -> MemoryImage:
@@ -254,7 +258,7 @@ class TestGroups:
         objects = ObjectTable.from_arrays([0x1002], [8])
         memory = b"\0\0" + (0x1004).to_bytes(4, "big") + b"\0\0\0\5"
         image = MemoryImage.from_segments([(0x1000, memory)], word_size=4, byteorder="big")
-        leaks = build_leaks(Result(objects, np.array([True]), None, np.zeros(1, np.int32)))
+        leaks = build_leaks(Result(objects, np.array([True]), None))
         assert group_leaks(leaks, image, objects)[0].shape == "obj·int"
 
     def test_what_the_image_lacks_is_told(self) -> None:
@@ -314,7 +318,7 @@ class TestGroups:
     def test_too_many_groups_fold_the_smallest_into_one(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(leaks_module, "MAX_GROUPS", 3)
+        monkeypatch.setattr(leak_groups, "MAX_GROUPS", 3)
         result = made(5, [], sizes=[8, 16, 24, 32, 40])
         leaks = build_leaks(result)
         groups = group_leaks(leaks, image_of(result), result.objects)

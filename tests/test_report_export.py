@@ -21,12 +21,14 @@ from kmemleak_core import (
     ObjectTable,
     Report,
     Roots,
+    ScanOptions,
     UsageError,
     scan_image,
 )
 from kmemleak_core.cli import export as command
 from kmemleak_core.cli import main
 from kmemleak_core.graph import POINTERS
+from kmemleak_core.leaks import Loss
 from kmemleak_core.provenance import Provenance
 from kmemleak_core.report import columns
 from kmemleak_core.report.export import FORMATS, export
@@ -87,6 +89,16 @@ class TestTables:
         assert found.sort_values("order")["address"].tolist() == [
             BASE + 0x100 * row for row in (0, 3, 1, 2, 4, 5)
         ]
+
+    def test_objects_tell_memchecks_kinds(self) -> None:
+        told_apart = scan_image(
+            *(getattr(busy().result, name) for name in ("image", "objects", "roots")),
+            options=ScanOptions(end_pointers=True, possible=True, heuristics=frozenset()),
+        )
+        found = frame(a_report(result=told_apart), "objects")
+        kinds = [loss.name.lower() for loss in Loss]
+        assert found["loss"].tolist() == [kinds[loss] for loss in told_apart.loss]
+        assert {"possible", "reachable"} <= set(found["loss"])
 
     def test_leaks_are_the_report_s_with_where_they_come_from(self) -> None:
         report = told()

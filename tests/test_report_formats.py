@@ -14,7 +14,7 @@ import pytest
 
 from kmemleak_core import MemoryImage, ObjectTable, Roots, UsageError, scan_image
 from kmemleak_core.heaps import Check
-from kmemleak_core.leaks import group_leaks
+from kmemleak_core.leak_groups import group_leaks
 from kmemleak_core.report import (
     RenderOptions,
     Report,
@@ -460,7 +460,7 @@ class TestPieces:
 
 
 def test_a_group_of_many_sizes_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kmemleak_core.leaks.MAX_GROUPS", 1)
+    monkeypatch.setattr("kmemleak_core.leak_groups.MAX_GROUPS", 1)
     report = a_report()
     assert [g.size for g in report.groups] == [None]
     assert report.to_dict()["groups"][0]["size"] is None

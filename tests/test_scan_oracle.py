@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -76,7 +78,8 @@ def heaps(draw):
     return rules, segments, order, ranges, words, modified
 
 
-def run_engine(case, **how):
+def run_engine(case, *, apart=False, **how):
+    """Scan a case; `apart`: without what is modified, but with what is possibly lost."""
     rules, segments, blocks, ranges, words, modified = case
     image = km.MemoryImage.from_segments(
         segments, word_size=rules.word_size, byteorder=rules.byteorder
@@ -97,11 +100,15 @@ def run_engine(case, **how):
         image,
         table,
         km.Roots.from_ranges(ranges, words),
-        alignment=rules.step,
-        pointer_mask=rules.mask,
-        interior=rules.interior,
-        end_pointers=rules.end_pointers,
-        modified=mask,
+        options=km.ScanOptions(
+            alignment=rules.step,
+            pointer_mask=rules.mask,
+            interior=rules.interior,
+            end_pointers=rules.end_pointers,
+            possible=apart,
+            heuristics=frozenset(),
+        ),
+        modified=None if apart else mask,
         **how,
     )
 
@@ -147,6 +154,30 @@ def test_engine_gives_the_oracles_counts_colours_and_kinds(level, form, way, cas
     assert result.held[rows].tolist() == [b.held for b in blocks]
 
 
+def possibly_lost(case):
+    """Return the gray blocks' addresses that would be white if only pointers to starts counted."""
+    rules, segments, blocks, ranges, words, _ = case
+    memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
+    white = set(Oracle(memory, deepcopy(blocks), rules).run(words, ranges))
+    starts = replace(rules, interior=False, end_pointers=False)
+    return set(Oracle(memory, deepcopy(blocks), starts).run(words, ranges)) - white
+
+
+@settings(
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=heaps())
+def test_what_is_possibly_lost_is_what_the_oracle_loses_without_other_pointers(way, case):
+    result = run_engine(case, apart=True, **way)
+    assert set(result.objects.address[result.possible_rows].tolist()) == possibly_lost(case)
+    rules, segments, blocks, ranges, words, _ = case
+    memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
+    Oracle(memory, blocks, rules).run(words, ranges)
+    rows = result.objects.allocation_order()
+    assert result.count[rows].tolist() == [b.count for b in blocks]
+    assert result.held[rows].tolist() == [b.held for b in blocks]
+
+
 @st.composite
 def lists(draw):
     """Draw linked lists of some hundred objects in random order, with branches here and there."""
@@ -170,6 +201,8 @@ def lists(draw):
     words[branches, 1] = random.choice(address, int(branches.sum()))
     # Now and then a list ends, and what follows is reached from elsewhere or leaks.
     words[random.random(count) < draw(st.sampled_from([0, 0.01])), 0] = 0
+    inside = (random.random(count) < draw(st.sampled_from([0, 0.02]))) & (words[:, 0] != 0)
+    words[inside, 0] += 8
     roots = [address[i] for i in order[: draw(st.integers(1, 3))]]
     late = draw(st.lists(st.sampled_from(blocks), max_size=2))
     return Rules(), [(0x10000, words.tobytes())], blocks, [], roots, late
@@ -180,6 +213,7 @@ def lists(draw):
 )
 @given(case=lists())
 def test_long_lists_are_followed_as_the_oracle_does(way, case):
+    lost = possibly_lost(case)
     result = run_engine(case, **way)
     rules, segments, blocks, ranges, words, modified = case
     memory = {at + i: byte for at, data in segments for i, byte in enumerate(data)}
@@ -187,6 +221,8 @@ def test_long_lists_are_followed_as_the_oracle_does(way, case):
     assert result.objects.address[result.white].tolist() == white
     assert result.count.tolist() == [b.count for b in blocks]
     assert result.held.tolist() == [b.held for b in blocks]
+    again = run_engine(case, apart=True, **way)
+    assert set(again.objects.address[again.possible_rows].tolist()) == lost
 
 
 @settings(

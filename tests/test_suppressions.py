@@ -277,7 +277,7 @@ class TestPrinted:
 def regrouped(report: Report) -> Report:
     from dataclasses import replace
 
-    from kmemleak_core.leaks import group_leaks
+    from kmemleak_core.leak_groups import group_leaks
 
     assert report.image is not None
     assert report.result is not None

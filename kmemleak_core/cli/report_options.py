@@ -78,8 +78,16 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument(
         "--order",
-        choices=("allocation", "address", "size"),
-        help="order of single leaks (default allocation)",
+        choices=("allocation", "address", "size", "cluster"),
+        help="order of single leaks (default allocation); cluster: heads, each before what it leads"
+        " to",
+    )
+    shown.add_argument(
+        "--all",
+        dest="unfold",
+        action="store_true",
+        help="show below each group, as a tree, what its heads lead to; in a list, the order of"
+        " clusters",
     )
     shown.add_argument(
         "--hex",
@@ -149,6 +157,7 @@ def render_options(arguments: argparse.Namespace) -> RenderOptions:
         modules=tuple(arguments.modules),
         sort=arguments.sort,
         order=arguments.order,
+        unfold=arguments.unfold,
         redact=arguments.redact,
         hex_bytes=arguments.hex,
         weight=arguments.weight,

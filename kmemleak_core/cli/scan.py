@@ -21,6 +21,7 @@ _EPILOG = """\
 examples:
   kmemleak scan core
   kmemleak scan --sysroot / --limit 0 core
+  kmemleak scan --all core
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
   kmemleak scan --format html -o report.html core
@@ -40,7 +41,8 @@ examples:
 
 _WHICH_COUNT = """
 Leaks that are suppressed, in the baseline or hidden by a filter are not "found"; with --fail-on
-the code is 1 from so many, or so many bytes, of the others on.
+the code is 1 from so many, or so many bytes, of the others on. What is possibly lost counts for
+--fail-on possible alone: filters and suppressions apply to it, baselines do not.
 """
 
 

@@ -61,6 +61,21 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         " (default: yes in a core, no in plain memory)",
     )
 
+    what.add_argument(
+        "--heuristics",
+        type=values.heuristics,
+        metavar="LIST|none|all",
+        help="pointers into the middle of an object that count as pointers to it: stdstring (the"
+        " characters of an old std::string), length64 (behind a length), newarray (behind the"
+        " number of elements), multipleinheritance (to a base class) (default all)",
+    )
+    what.add_argument(
+        "--no-possible",
+        action="store_true",
+        help="do not tell apart what is possibly lost: held only by pointers into the middle of"
+        " objects, or past their end",
+    )
+
     _add_kernel_options(parser)
 
     work = parser.add_argument_group("how it is done")
@@ -107,8 +122,9 @@ def _add_kernel_options(parser: argparse.ArgumentParser) -> None:
 
 def analyse_options(arguments: argparse.Namespace) -> AnalyseOptions:
     """Return what the analysis is asked to do."""
-    from ..options import AnalyseOptions, KernelOptions
+    from ..options import HEURISTICS, AnalyseOptions, KernelOptions
 
+    chosen = arguments.heuristics
     return AnalyseOptions(
         sysroot=arguments.sysroot,
         no_roots=arguments.no_roots,
@@ -116,10 +132,13 @@ def analyse_options(arguments: argparse.Namespace) -> AnalyseOptions:
         alignment=arguments.alignment,
         end_pointers=arguments.end_pointers,
         interior=not arguments.starts_only,
-        order=arguments.order or "allocation",
+        # An order of clusters is for those who show leaks: their table has none.
+        order="allocation" if arguments.order in (None, "cluster") else arguments.order,
         threads=arguments.threads,
         low_memory=arguments.low_memory,
         types=arguments.find_types,
+        possible=False if arguments.no_possible else None,
+        heuristics=frozenset(HEURISTICS) if chosen is None else chosen,
         kernel=KernelOptions(
             vmlinux=arguments.vmlinux,
             layout=arguments.layout,

@@ -52,9 +52,9 @@ def add_triage_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WHAT[:N]",
-        help="exit with 1 only from so much on: any, direct or indirect leaks, N objects or,"
-        " with a unit, bytes: direct:1MB, any:100 (can be given more than once: one is enough;"
-        " `none`: never)",
+        help="exit with 1 only from so much on: any, direct (or definite) or indirect leaks, or"
+        " possible ones, which are not among any; N objects or, with a unit, bytes: direct:1MB,"
+        " any:100 (can be given more than once: one is enough; `none`: never)",
     )
 
 

@@ -56,6 +56,13 @@ def names(text: str) -> frozenset[str]:
     return found
 
 
+def heuristics(text: str) -> frozenset[str] | None:
+    """Read names separated by commas, ``"none"``, or ``"all"``, which is None."""
+    if text == "all":
+        return None
+    return frozenset() if text == "none" else names(text)
+
+
 def yes_or_no(text: str) -> bool:
     """Read ``"yes"`` or ``"no"``."""
     if text not in ("yes", "no"):

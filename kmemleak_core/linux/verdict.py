@@ -218,7 +218,7 @@ def _counted(
         return scan_image(
             base.image, other, roots, options=base.options, modified=modified, low_memory=True
         ).count
-    count, _ = mark(
+    count, *_ = mark(
         base.references.offsets,
         base.references.targets,
         min_count,

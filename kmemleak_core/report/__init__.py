@@ -10,7 +10,8 @@ from ..lazy import export
 from ..plugins import registered
 
 if TYPE_CHECKING:
-    from .model import RenderOptions, Report, ReportSource, Summary
+    from .model import RenderOptions, Report, ReportSource
+    from .summary import Summary
 
 __all__ = [
     "RenderOptions",
@@ -79,4 +80,7 @@ def renderer(name: str) -> Renderer:
     )
 
 
-export(__name__, {"model": ("RenderOptions", "Report", "ReportSource", "Summary")})
+export(
+    __name__,
+    {"model": ("RenderOptions", "Report", "ReportSource"), "summary": ("Summary",)},
+)

@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..baseline import Baseline, compare
 from ..errors import UsageError
+from ..leak_groups import group_leaks
 from ..leak_masks import suppressed_by
 from ..leak_parts import led_to, renumbered, without
-from ..leaks import GroupBy, LeakTable, group_leaks
+from ..leaks import GroupBy, LeakTable
+from ..provenance import Provenance
 from ..suppressions import Suppressions, SuppressionUse
 from .model import Report
 
@@ -19,38 +22,53 @@ from .model import Report
 def suppressed(report: Report, suppressions: Suppressions) -> Report:
     """Return the report without the leaks that suppressions cover, and all that these lead to.
 
-    As LeakSanitizer has it: what a known leak holds is known with it.
+    As LeakSanitizer has it: what a known leak holds is known with it. The same goes for what is
+    possibly lost.
     """
-    leaks, entries = report.leaks, suppressions.entries
-    index = suppressed_by(leaks, report.provenance, suppressions)
+    leaks, records = report.leaks, report.kernel_records
+    gone, counts, nbytes = _known(leaks, report.provenance, suppressions)
+    left, rows = without(leaks, gone)
+    told = None if report.provenance is None else report.provenance.take(rows)
+    gone, of_possible, _ = _known(report.possible, report.possible_provenance, suppressions)
+    possible, kept = without(report.possible, gone)
+    origins = report.possible_provenance
+    origins = None if origins is None else origins.take(kept)
+    before = len(report.possible)
+    uses = tuple(
+        SuppressionUse.of(entry, *figures)
+        for entry, *figures in zip(suppressions.entries, counts, nbytes, of_possible, strict=True)
+    )
+    return replace(
+        report,
+        leaks=left,
+        groups=renumbered(report.groups, left, rows, len(leaks), told),
+        summary=report.summary.without(leaks, left, possible),
+        provenance=told,
+        comparison=None if report.comparison is None else report.comparison.take(rows),
+        kernel_records=None if records is None else lambda shown: records(rows[shown]),
+        suppressions=report.suppressions + uses,
+        possible=possible,
+        possible_groups=renumbered(report.possible_groups, possible, kept, before, origins),
+        possible_provenance=origins,
+    )
+
+
+def _known(
+    leaks: LeakTable, provenance: Provenance | None, suppressions: Suppressions
+) -> tuple[NDArray[np.bool_], list[int], list[int]]:
+    """Return which leaks suppressions cover, and by each how many, of how many bytes."""
+    entries = len(suppressions.entries)
+    index = suppressed_by(leaks, provenance, suppressions)
     starts = np.flatnonzero(index >= 0)
     # Among equally near ones the entry that comes first in its file.
     starts = starts[np.argsort(index[starts], kind="stable")]
     nearest = led_to(leaks, starts)
     gone = nearest >= 0
     index[gone] = index[nearest[gone]]
-    counts = np.bincount(index[gone], minlength=len(entries))
-    nbytes = np.zeros(len(entries), np.uint64)
+    counts = np.bincount(index[gone], minlength=entries)
+    nbytes = np.zeros(entries, np.uint64)
     np.add.at(nbytes, index[gone], leaks["size"][gone])
-    uses = tuple(
-        SuppressionUse.of(entry, n, size)
-        for entry, n, size in zip(entries, counts.tolist(), nbytes.tolist(), strict=True)
-    )
-    if not gone.any():
-        return replace(report, suppressions=report.suppressions + uses)
-    left, rows = without(leaks, gone)
-    records = report.kernel_records
-    told = None if report.provenance is None else report.provenance.take(rows)
-    return replace(
-        report,
-        leaks=left,
-        groups=renumbered(report.groups, left, rows, len(leaks), told),
-        summary=report.summary.without(leaks, left),
-        provenance=told,
-        comparison=None if report.comparison is None else report.comparison.take(rows),
-        kernel_records=None if records is None else lambda shown: records(rows[shown]),
-        suppressions=report.suppressions + uses,
-    )
+    return gone, counts.tolist(), nbytes.tolist()
 
 
 def baseline_of(report: Report) -> Baseline:
@@ -81,4 +99,15 @@ def regrouped(report: Report, by: GroupBy) -> Report:
         raise UsageError("this report does not carry the scan that it came from")
     leaks = LeakTable(report.leaks.array.copy(), report.leaks.graph)
     groups = group_leaks(leaks, report.image, report.result.objects, told, by)
-    return replace(report, leaks=leaks, groups=groups, grouped_by=by)
+    possible = LeakTable(report.possible.array.copy(), report.possible.graph)
+    others = group_leaks(
+        possible, report.image, report.result.objects, report.possible_provenance, by
+    )
+    return replace(
+        report,
+        leaks=leaks,
+        groups=groups,
+        grouped_by=by,
+        possible=possible,
+        possible_groups=others,
+    )

@@ -17,7 +17,7 @@ from .._index import NO_TARGET
 from .._index import ROWS as ROW_BITS
 from ..errors import UsageError
 from ..graph import POINTERS
-from ..leaks import LEAK_DTYPE
+from ..leaks import LEAK_DTYPE, Loss
 from ..provenance import Provenance
 from ..scan import Colour, ScanResult
 from .escape import printable
@@ -26,6 +26,9 @@ from .select import shown_shape
 
 #: Rows of a part.
 ROWS = 1 << 20
+
+#: Memcheck's kinds, by their codes.
+_LOSSES = tuple(loss.name.lower() for loss in Loss)
 
 #: Of a backtrace's frames in one text.
 _BETWEEN = ";"
@@ -112,6 +115,7 @@ def _objects(report: Report, redact: bool) -> Iterator[Part]:
             "size": objects.size[rows],
             "min_count": objects.min_count[rows],
             "count": result.count[rows],
+            "loss": Coded(result.loss[rows].astype(np.int32), _LOSSES),
             "colour": Coded(result.colour[rows].astype(np.int32), colours),
             "flags": objects.flags[rows],
             "order": order[rows],

@@ -51,7 +51,7 @@ def left_out_facts(report: Report, options: RenderOptions) -> Iterator[str]:
 def unused_suppressions(report: Report) -> Iterator[str]:
     """Yield a sentence for each suppression that met nothing."""
     for use in report.suppressions:
-        if not use.count:
+        if not use.used:
             where = f"{use.path}, line {use.line}" if use.path else f"line {use.line}"
             yield printable(f"suppression {use.pattern!r} ({where}) was not used")
 

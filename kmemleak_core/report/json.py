@@ -12,6 +12,7 @@ from ..kernel_findings import Difference, KernelFindings
 from ..leaks import LeakGroup
 from ..provenance import Origin
 from .model import RenderOptions, Report
+from .pointers import pointer_names
 from .select import chosen_groups, chosen_rows, example_size, hidden, shown_shape
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 _CHUNK = 4096
+#: Of the columns of a leak, what is told of each.
+_COLUMNS = ["address", "size", "count", "min_count", "direct", "group", "order"]
 
 
 class JsonRenderer:
@@ -33,20 +36,30 @@ class JsonRenderer:
         """Write the document, some of its leaks at a time; see `Renderer`."""
         # Everything beyond ASCII is written as an escape: no terminal can be harmed by it.
         head = json.dumps(_head(report, options), indent=1)
-        out.write(head[: head.rindex("}")].rstrip() + ',\n "leaks": [')
-        separator = "\n  "
-        leaks = _leaks(report, options)
-        while some := list(islice(leaks, _CHUNK)):
-            # One a line: no value of a leak has a brace in it.
-            lines = json.dumps(some)[1:-1].replace("}, {", "},\n  {")
-            out.write(separator + lines)
-            separator = ",\n  "
-        out.write("\n ]\n}\n")
+        out.write(head[: head.rindex("}")].rstrip())
+        _write_rows(out, "leaks", _leaks(report, options))
+        _write_rows(out, "possible", _possible(report, options))
+        out.write("\n}\n")
+
+
+def _write_rows(out: TextIO, name: str, rows: Iterator[dict[str, Any]]) -> None:
+    out.write(f',\n "{name}": [')
+    separator = "\n  "
+    while some := list(islice(rows, _CHUNK)):
+        # One a line: no value of a leak has a brace in it.
+        lines = json.dumps(some)[1:-1].replace("}, {", "},\n  {")
+        out.write(separator + lines)
+        separator = ",\n  "
+    out.write("\n ]")
 
 
 def to_dict(report: Report, options: RenderOptions) -> dict[str, Any]:
     """Return the document as plain values."""
-    return {**_head(report, options), "leaks": list(_leaks(report, options))}
+    return {
+        **_head(report, options),
+        "leaks": list(_leaks(report, options)),
+        "possible": list(_possible(report, options)),
+    }
 
 
 def schema() -> dict[str, Any]:
@@ -60,6 +73,9 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
     groups = chosen_groups(report, options)
     shown = groups[: options.limit] if options.limit else groups
     _, leaks_left_out = chosen_rows(report, options)
+    part = report.of_possible() if len(report.possible) else None
+    possible = [] if part is None else chosen_groups(part, options)
+    possible_shown = possible[: options.limit] if options.limit else possible
     hidden_objects, hidden_bytes = hidden(report, options)
     process = {str(k): str(v) for k, v in source.process.items()}
     if options.redact:
@@ -104,6 +120,11 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         "groups": [_group(report, options, index, group) for index, group in shown],
         "groups_left_out": len(groups) - len(shown),
         "leaks_left_out": leaks_left_out,
+        "possible_groups": []
+        if part is None
+        else [_group(part, options, index, group) for index, group in possible_shown],
+        "possible_groups_left_out": len(possible) - len(possible_shown),
+        "possible_left_out": 0 if part is None else chosen_rows(part, options)[1],
     }
 
 
@@ -115,6 +136,7 @@ def _suppression(use: SuppressionUse) -> dict[str, Any]:
         "line": use.line,
         "objects": use.count,
         "bytes": use.nbytes,
+        "possible_objects": use.possible,
     }
 
 
@@ -192,8 +214,10 @@ def _leaks(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
     for start in range(0, rows.size, _CHUNK):
         part = table[rows[start : start + _CHUNK]]
         heads = table["address"][part["head"]].tolist()
-        for i, row, head in zip(rows[start:].tolist(), part.tolist(), heads, strict=False):
-            address, size, count, wanted, direct, _, group, order = row
+        for i, row, head in zip(
+            rows[start:].tolist(), part[_COLUMNS].tolist(), heads, strict=False
+        ):
+            address, size, count, wanted, direct, group, order = row
             leak = {
                 "address": hex(address),
                 "size": size,
@@ -207,6 +231,17 @@ def _leaks(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
             if report.provenance is not None:
                 leak |= _origin(report.provenance.origin(i))
             yield leak
+
+
+def _possible(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
+    """Yield the possibly lost objects as `_leaks` does leaks, with what it is that holds them."""
+    if not len(report.possible):
+        return
+    part = report.of_possible()
+    rows, _ = chosen_rows(part, options)
+    held = part.leaks["held"][rows].tolist()
+    for leak, bits in zip(_leaks(part, options), held, strict=True):
+        yield leak | {"pointers": pointer_names(bits)}
 
 
 def _origin(origin: Origin) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import TextIO
 from .model import RenderOptions, Report
 from .select import chosen_rows, hidden
 
+#: Of the columns of a leak, what a line shows.
+_COLUMNS = ["address", "size", "count", "min_count", "direct", "group"]
+
 _HEADER = "# address size kind references/wanted group held-by"
 
 _CHUNK = 8192
@@ -15,31 +18,17 @@ _CHUNK = 8192
 class ListRenderer:
     """``address size kind references/wanted group held-by``, separated by single spaces.
 
-    ``held-by`` is the address of the head that leads to an indirect leak, ``-`` for a direct
-    one. The first line is a comment that names the columns.
+    Kinds are ``direct`` and ``indirect``, then what is no leak but ``possible``, whose groups are
+    numbered by themselves. ``held-by`` is the address of the head that leads to an object, ``-``
+    for a head. The first line is a comment that names the columns.
     """
 
     name = "list"
 
     def render(self, report: Report, out: TextIO, options: RenderOptions) -> None:
         """Write one line a leak; see `Renderer`."""
-        rows, left_out = chosen_rows(report, options)
-        table = report.leaks.array
-        address = f"0x%0{report.source.word_size * 2}x"
-        direct_line = f"{address} %d direct %d/%d %d -\n"
-        held_line = f"{address} %d indirect %d/%d %d {address}\n"
         out.write(_HEADER + "\n")
-        for start in range(0, rows.size, _CHUNK):
-            part = table[rows[start : start + _CHUNK]]
-            heads = table["address"][part["head"]].tolist()
-            out.writelines(
-                direct_line % (address, size, count, wanted, group)
-                if direct
-                else held_line % (address, size, count, wanted, group, head)
-                for (address, size, count, wanted, direct, _, group, _), head in zip(
-                    part.tolist(), heads, strict=True
-                )
-            )
+        left_out = _rows(report, out, options, "direct", "indirect")
         if left_out:
             out.write(f"# {left_out} more\n")
         objects, _ = hidden(report, options)
@@ -49,3 +38,28 @@ class ListRenderer:
             out.write(f"# {int(report.comparison.known.sum())} known\n")
         if report.summary.suppressed_objects:
             out.write(f"# {report.summary.suppressed_objects} suppressed\n")
+        if len(report.possible):
+            left_out = _rows(report.of_possible(), out, options, "possible", "possible")
+            if left_out:
+                out.write(f"# {left_out} more possible\n")
+
+
+def _rows(report: Report, out: TextIO, options: RenderOptions, head: str, held: str) -> int:
+    """Write lines; return how many the limit left out."""
+    rows, left_out = chosen_rows(report, options)
+    table = report.leaks.array
+    address = f"0x%0{report.source.word_size * 2}x"
+    head_line = f"{address} %d {head} %d/%d %d -\n"
+    held_line = f"{address} %d {held} %d/%d %d {address}\n"
+    for start in range(0, rows.size, _CHUNK):
+        part = table[rows[start : start + _CHUNK]]
+        heads = table["address"][part["head"]].tolist()
+        out.writelines(
+            head_line % (place, size, count, wanted, group)
+            if direct
+            else held_line % (place, size, count, wanted, group, head)
+            for (place, size, count, wanted, direct, group), head in zip(
+                part[_COLUMNS].tolist(), heads, strict=True
+            )
+        )
+    return left_out

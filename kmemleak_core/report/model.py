@@ -20,11 +20,11 @@ from ..image import MemoryImage
 from ..kernel_findings import KernelFindings
 from ..kernel_record import KernelRecord
 from ..leaks import GroupBy, LeakGroup, LeakTable
-from ..objects import ObjectTable
 from ..provenance import Provenance
 from ..scan import ScanResult
 from ..shared_property import shared_property
 from .kernel_layouts import Layout
+from .summary import Summary
 
 if TYPE_CHECKING:
     from ..baseline import Baseline, Comparison
@@ -68,77 +68,6 @@ class ReportSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """The figures of one analysis: objects, and bytes in them.
-
-    Parameters
-    ----------
-    objects, object_bytes
-        All objects that were looked at.
-    reachable_objects, reachable_bytes
-        Those that are no leaks.
-    leaked_objects, leaked_bytes
-        Those that nobody can reach.
-    direct_objects, direct_bytes
-        Leaks that head a cluster: nothing else, or only their own cycle, refers to them.
-    indirect_objects, indirect_bytes
-        Leaks that other leaks hold.
-    suppressed_objects, suppressed_bytes
-        What would be leaks, but is known: none of the above beside all objects.
-    """
-
-    objects: int
-    object_bytes: int
-    reachable_objects: int
-    reachable_bytes: int
-    leaked_objects: int
-    leaked_bytes: int
-    direct_objects: int
-    direct_bytes: int
-    indirect_objects: int
-    indirect_bytes: int
-    suppressed_objects: int = 0
-    suppressed_bytes: int = 0
-
-    @classmethod
-    def of(cls, objects: ObjectTable, leaks: LeakTable) -> Summary:
-        """Add up the tables."""
-        direct = leaks["direct"]
-        direct_bytes = int(leaks["size"][direct].sum(dtype=np.uint64))
-        direct_objects = int(np.count_nonzero(direct))
-        object_bytes, leaked_bytes = objects.nbytes, leaks.nbytes
-        return cls(
-            objects=len(objects),
-            object_bytes=object_bytes,
-            reachable_objects=len(objects) - len(leaks),
-            reachable_bytes=object_bytes - leaked_bytes,
-            leaked_objects=len(leaks),
-            leaked_bytes=leaked_bytes,
-            direct_objects=direct_objects,
-            direct_bytes=direct_bytes,
-            indirect_objects=len(leaks) - direct_objects,
-            indirect_bytes=leaked_bytes - direct_bytes,
-        )
-
-    def without(self, leaks: LeakTable, left: LeakTable) -> Summary:
-        """Return the figures where only some of the leaks are left and the others suppressed."""
-        direct = left["direct"]
-        direct_bytes = int(left["size"][direct].sum(dtype=np.uint64))
-        direct_objects = int(np.count_nonzero(direct))
-        return replace(
-            self,
-            leaked_objects=len(left),
-            leaked_bytes=left.nbytes,
-            direct_objects=direct_objects,
-            direct_bytes=direct_bytes,
-            indirect_objects=len(left) - direct_objects,
-            indirect_bytes=left.nbytes - direct_bytes,
-            suppressed_objects=self.suppressed_objects + len(leaks) - len(left),
-            suppressed_bytes=self.suppressed_bytes + leaks.nbytes - left.nbytes,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class RenderOptions:
     """How a report is shown.
 
@@ -156,8 +85,11 @@ class RenderOptions:
         Which groups come first: most ``"bytes"`` (None is this, too) or ``"count"``, largest
         ``"size"``, ``"oldest"``.
     order
-        Order of single leaks: ``"allocation"``, ``"address"``, ``"size"``; None for that of
-        their groups, if `sort` is given, else for the order that the analysis was asked for.
+        Order of single leaks: ``"allocation"``, ``"address"``, ``"size"``, ``"cluster"`` (each
+        head, then what it leads to); None for that of their groups, if `sort` is given, for
+        clusters, if `unfold` is, else for the order that the analysis was asked for.
+    unfold
+        Show under each group what its heads lead to.
     redact
         Hide what memory holds: no hex, no text, no process arguments.
     hex_bytes
@@ -180,6 +112,7 @@ class RenderOptions:
     modules: tuple[str, ...] = ()
     sort: str | None = None
     order: str | None = None
+    unfold: bool = False
     redact: bool = False
     hex_bytes: int = 32
     weight: str = "bytes"
@@ -235,6 +168,9 @@ class Report:
         What the members of a group share: see `regroup`.
     comparison
         What is in a baseline: such leaks are hidden as if by a filter; None without one.
+    possible, possible_groups, possible_provenance
+        As `leaks`, `groups` and `provenance`: the objects that are possibly lost. They are no
+        leaks: filters and suppressions apply to them, baselines know nothing of them.
     """
 
     source: ReportSource
@@ -257,6 +193,9 @@ class Report:
     suppressions: tuple[SuppressionUse, ...] = ()
     grouped_by: GroupBy = "origin"
     comparison: Comparison | None = field(default=None, repr=False)
+    possible: LeakTable = field(default_factory=LeakTable.empty, repr=False)
+    possible_groups: tuple[LeakGroup, ...] = ()
+    possible_provenance: Provenance | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.version:
@@ -334,6 +273,23 @@ class Report:
         result = self.result
         kinds = self.kinds
         return TypeTable.of(result.image, result.objects, result.white, kinds, of_leaks=of_leaks)
+
+    def of_possible(self) -> Report:
+        """Return the same report with the possibly lost objects in the leaks' place.
+
+        So whatever chooses, orders or measures leaks does the same for these.
+        """
+        return replace(
+            self,
+            leaks=self.possible,
+            groups=self.possible_groups,
+            provenance=self.possible_provenance,
+            comparison=None,
+            kernel_records=None,
+            possible=LeakTable.empty(),
+            possible_groups=(),
+            possible_provenance=None,
+        )
 
     def suppress(self, *known: Suppressions | str | os.PathLike[str]) -> Report:
         """Return the report without known leaks, and all that these lead to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,14 @@ def hidden(report: Report, options: RenderOptions) -> tuple[int, int]:
 
 def counted(report: Report, options: RenderOptions) -> Amounts:
     """Add up the leaks that count; see `Report.counted`."""
+    amounts = _counted_leaks(report, options)
+    if report.summary.possible_objects is None:
+        return amounts
+    possible = _counted_leaks(report.of_possible(), options)
+    return replace(amounts, possible_objects=possible.objects, possible_bytes=possible.nbytes)
+
+
+def _counted_leaks(report: Report, options: RenderOptions) -> Amounts:
     mask = selected(report, options)
     sizes, direct = report.leaks["size"], report.leaks["direct"]
     if mask is None:
@@ -103,9 +112,8 @@ def chosen_rows(
     if options.sort is not None and options.order is None:
         rows = _rows_by_group(report, options)
     else:
-        rows = report.leaks.rows_by(
-            options.order or str(report.options.get("order") or "allocation")
-        )
+        default = str(report.options.get("order") or "allocation")
+        rows = report.leaks.rows_by(options.order or ("cluster" if options.unfold else default))
     mask = selected(report, options)
     if mask is not None:
         rows = rows[mask[rows]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, TextIO
 
-from ..leaks import LeakGroup
+from ..leaks import LeakGroup, Loss
 from .escape import printable, quoted
 from .facts import (
     check_facts,
@@ -19,8 +19,10 @@ from .hexdump import hex_rows
 from .kernel_part import verdict_lines
 from .model import RenderOptions, Report
 from .parts import wrapped
+from .pointers import reason
 from .select import chosen_groups, example_size, shown_shape
 from .terminal import Line, line_writer, shortened, terminal_width
+from .trees import Trees, shared_lines, tree_lines
 from .units import count_text, size_text
 
 if TYPE_CHECKING:
@@ -46,34 +48,59 @@ class TextRenderer:
         style = "bold red" if report.summary.leaked_objects else "bold green"
         for text in textwrap.wrap(headline(report), width):
             line((text, style))
-        groups = [g for _, g in chosen_groups(report, options)]
+        groups = chosen_groups(report, options)
         for text in left_out_facts(report, options):
             wrapped(line, text, width)
+        trees = Trees(report.leaks, report.groups) if options.unfold else None
         _section(
             report,
             options,
             line,
             limit,
             "Directly leaked: nothing reachable and no other leak leads to these",
-            [g for g in groups if g.direct_count],
+            [(i, g) for i, g in groups if g.direct_count],
             direct=True,
+            trees=trees,
         )
-        held = [g for g in groups if g.indirect_count]
+        held = [(i, g) for i, g in groups if g.indirect_count]
         if options.sort in (None, "bytes"):
-            held.sort(key=lambda g: -g.indirect_bytes)
-        _section(
-            report,
-            options,
-            line,
-            _INDIRECT_LIMIT if options.limit is None else limit,
-            "Indirectly leaked: only other leaks hold these",
-            held,
-            direct=False,
-        )
+            held.sort(key=lambda one: -one[1].indirect_bytes)
+        few = _INDIRECT_LIMIT if options.limit is None else limit
+        if trees is None:
+            _section(
+                report,
+                options,
+                line,
+                few,
+                "Indirectly leaked: only other leaks hold these",
+                held,
+                direct=False,
+            )
+        else:
+            shared_lines(report, trees, options, line, few)
+        _possible(report, options, line, few)
         if report.kernel is not None:
             for text in verdict_lines(report.kernel, width):
                 line(text)
         _closing(report, line, width, limit)
+
+
+def _possible(report: Report, options: RenderOptions, line: Line, limit: int) -> None:
+    """Show what is possibly lost: the heads of it, and what holds them."""
+    if not len(report.possible):
+        return
+    part = report.of_possible()
+    groups = [(i, g) for i, g in chosen_groups(part, options) if g.direct_count]
+    _section(
+        part,
+        options,
+        line,
+        limit,
+        "Possibly lost: only pointers into their middle or past their end hold these",
+        groups,
+        direct=True,
+        trees=Trees(part.leaks, part.groups) if options.unfold else None,
+    )
 
 
 def headline(report: Report) -> str:
@@ -83,17 +110,20 @@ def headline(report: Report) -> str:
         return "nothing to scan: no allocated object was found"
     scanned = f"{count_text(s.objects, 'object')} ({size_text(s.object_bytes)})"
     known = f"{s.suppressed_objects:,} suppressed ({size_text(s.suppressed_bytes)})"
+    possible = ""
+    if s.possible_objects:
+        possible = f"; {s.possible_objects:,} possibly lost ({size_text(s.possible_bytes or 0)})"
     if not s.leaked_objects:
         if s.suppressed_objects:
-            return f"no leaks but {known}: {scanned} scanned"
-        return f"no leaks: {scanned} scanned, nothing is out of reach"
+            return f"no leaks but {known}: {scanned} scanned{possible}"
+        return f"no leaks: {scanned} scanned, nothing is out of reach{possible}"
     leaked = f"{count_text(s.leaked_objects, 'object')} ({size_text(s.leaked_bytes)})"
     text = f"{leaked} leaked of {scanned.replace(' objects', '').replace(' object', '')} scanned"
     text += f": {s.direct_objects:,} directly ({size_text(s.direct_bytes)})"
     if s.indirect_objects:
         held = f"{s.indirect_objects:,} held only by other leaks"
         text += f", {held} ({size_text(s.indirect_bytes)})"
-    return f"{text}; {known}" if s.suppressed_objects else text
+    return (f"{text}; {known}" if s.suppressed_objects else text) + possible
 
 
 def _title(report: Report, options: RenderOptions, line: Line, width: int) -> None:
@@ -112,18 +142,22 @@ def _section(
     line: Line,
     limit: int,
     heading: str,
-    groups: list[LeakGroup],
+    groups: list[tuple[int, LeakGroup]],
     *,
     direct: bool,
+    trees: Trees | None = None,
 ) -> None:
     if not groups:
         return
     line()
     line((heading, "bold"))
     shown = groups[:limit] if limit > 0 else groups
-    for group in shown:
+    for index, group in shown:
         _group(report, options, line, group, direct=direct)
-    rest = groups[len(shown) :]
+        if trees is not None:
+            tree_lines(report, trees, index, options, line, limit)
+        _example(report, options, line, group, direct=direct)
+    rest = [group for _, group in groups[len(shown) :]]
     if rest:
         count = sum(g.direct_count if direct else g.indirect_count for g in rest)
         nbytes = sum(g.direct_bytes if direct else g.indirect_bytes for g in rest)
@@ -149,12 +183,20 @@ def _group(
     line("  ", (title, "bold"), "  ", *kind, (f"[{shown_shape(group, options)}]", "cyan"))
     for frame in group.origin.frames:
         line("      ", printable(frame))
+    if int(report.leaks["loss"][group.rows[0]]) == Loss.POSSIBLE:
+        line(f"    {reason(report.leaks, group)}")
     if direct and group.retained_count:
         line(
             f"    {'leads' if count == 1 else 'lead'} to"
             f" {count_text(group.retained_count, 'more object')},"
             f" {size_text(group.retained_bytes)}, that nothing else leads to"
         )
+
+
+def _example(
+    report: Report, options: RenderOptions, line: Line, group: LeakGroup, *, direct: bool
+) -> None:
+    count = group.direct_count if direct else group.indirect_count
     address, size, origin = group.example, example_size(report, group), group.origin
     if not direct and group.direct_count:
         row = int(group.rows[~report.leaks["direct"][group.rows]][0])

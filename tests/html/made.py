@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kmemleak_core import MemoryImage, ObjectTable, Report, Roots, scan_image
-from kmemleak_core.leaks import group_leaks
+from kmemleak_core.leak_groups import group_leaks
 from kmemleak_core.provenance import Provenance
 from kmemleak_core.report import ReportSource, Summary
 
@@ -25,7 +25,7 @@ def made(leaks: int, origins: int, *, names: str = "type_", **changes: Any) -> R
     Parameters
     ----------
     leaks, origins
-        How many; at most `kmemleak_core.leaks.MAX_GROUPS` of the latter become groups.
+        How many; at most `kmemleak_core.leak_groups.MAX_GROUPS` of the latter become groups.
     names
         What the types are called, before their number.
     **changes

@@ -376,7 +376,7 @@ class TestHostileNames:
 def test_ten_thousand_groups_can_be_used(
     chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmemleak_core.leaks.MAX_GROUPS", 20_000)
+    monkeypatch.setattr("kmemleak_core.leak_groups.MAX_GROUPS", 20_000)
     show(chromium, made(40_000, 10_000), tmp_path)
     assert text(chromium, "#count").startswith("10,000 groups")
     assert count(chromium, "#rows tr") == 50  # only these are elements

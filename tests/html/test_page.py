@@ -37,7 +37,7 @@ NASTY = '</script><img src=x onerror="alert(1)"><!--<script>\u202e\x00\x1b[2J\u2
 def many_groups() -> Report:
     """12,000 groups, as many as their origins."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("kmemleak_core.leaks.MAX_GROUPS", 20_000)
+        patched.setattr("kmemleak_core.leak_groups.MAX_GROUPS", 20_000)
         return made(60_000, 12_000)
 
 

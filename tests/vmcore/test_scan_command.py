@@ -181,3 +181,13 @@ def test_a_dump_that_is_cut_off_is_told_so(vmcores, tmp_path, capsys):
         short.write_bytes(whole.read(100_000_000))
     assert main(["scan", str(short)]) == 3
     assert "cut off" in capsys.readouterr().err
+
+
+def test_of_a_kernel_nothing_is_told_to_be_possibly_lost(reports, vmcores):
+    """Its lists link objects by members in their middle: nearly everything would be."""
+    report = reports("snap2")
+    assert report.summary.possible_objects is None
+    assert len(report.possible) == 0
+    assert "possibly" not in report.report()
+    with pytest.raises(km.UsageError, match="in their middle"):
+        km.scan(vmcores("snap2"), possible=True)

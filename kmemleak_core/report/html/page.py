@@ -20,7 +20,8 @@ from ..facts import (
 )
 from ..json import plain_option
 from ..kernel_part import verdict_lines
-from ..model import RenderOptions, Report, Summary
+from ..model import RenderOptions, Report
+from ..summary import Summary
 from ..text import headline
 from ..units import count_text, size_text
 from .data import PageData, page_data
