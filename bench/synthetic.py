@@ -118,6 +118,34 @@ def make_heap(count: int, *, pointer_share: float = POINTER_SHARE) -> SyntheticH
     return _wrap(layout, words, references, layout.address[:64])
 
 
+def make_kinds(count: int) -> SyntheticHeap:
+    """Make a heap with objects of each kind: of twenty, one is lost and one possibly lost.
+
+    The lost ones, the last, refer to any object, all others to what is not lost; to what is
+    possibly lost these refer by pointers into the middle alone.
+    """
+    layout = lay_out(count)
+    words = np.empty((layout.end - BASE) // 8, dtype=np.uint64)
+    random = np.random.default_rng(10)
+    possible, lost = count * 18 // 20, count * 19 // 20
+    first_lost = int(layout.address[lost] - np.uint64(BASE)) // 8
+    at = written = 0
+    for piece in _pieces(words):
+        drawn = random.integers(0, 1 << 32, piece.size, dtype=np.uint32)
+        np.bitwise_and(drawn, np.uint32(FILLER - 1), out=piece, casting="unsafe")
+        places = np.flatnonzero(drawn < POINTER_SHARE * (1 << 32))
+        held = places + at < first_lost
+        target = random.integers(0, np.where(held, lost, count))
+        values = layout.address[target]
+        inside = random.integers(0, 4, places.size, dtype=np.uint8) == 0
+        inside |= held & (target >= possible)
+        values[inside] += layout.size[target[inside]] // np.uint64(16) * np.uint64(8)
+        piece[places] = values
+        written += places.size
+        at += piece.size
+    return _wrap(layout, words, written, layout.address[:64])
+
+
 def make_list(count: int) -> SyntheticHeap:
     """Make a heap that is one linked list, in random order: each object's first word leads on."""
     layout = lay_out(count)

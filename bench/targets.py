@@ -83,6 +83,12 @@ def _faster(slow: str, fast: str, size: int, run: Run) -> Told | None:
     return one and other and (one.seconds / other.seconds, None)
 
 
+def _longer(slow: str, fast: str, size: int, run: Run) -> Told | None:
+    """By how many seconds one work takes longer than another."""
+    one, other = run.find(slow, size), run.find(fast, size)
+    return one and other and (one.seconds - other.seconds, None)
+
+
 def _rate(work: str, size: int, run: Run) -> Told | None:
     """Millions of units a second."""
     one = run.find(work, size)
@@ -150,6 +156,11 @@ def _targets() -> list[Target]:
         Target(f"dominators by {tool}, random graph, {size:,} objects", "times as slow", 10, 10,
                partial(_slower, "dominators, random graph", size, tool), higher=True)
         for tool, size in (("networkx", 20_000), ("rustworkx", 200_000))
+    ]  # fmt: skip
+    rows += [
+        Target(f"heads and kinds, {size:,} objects, beyond the scan", "s", limit, limit,
+               partial(_longer, "scan for colours, heads and kinds", "scan for colours", size))
+        for size, limit in ((e6, 0.1), (e7, 1))
     ]  # fmt: skip
     rows += [
         Target("lists by two threads, beside one", "times as fast", 1.6, 1.6,
