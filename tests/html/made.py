@@ -10,6 +10,7 @@ from kmemleak_core import MemoryImage, ObjectTable, Report, Roots, scan_image
 from kmemleak_core.leak_groups import group_leaks
 from kmemleak_core.provenance import Provenance
 from kmemleak_core.report import ReportSource, Summary
+from kmemleak_core.scan import ScanOptions
 
 BASE = 0x5500_0000_0000
 SIZE = 64
@@ -19,8 +20,10 @@ SECRET = b"top secret contents"[:16]
 TREE = 1000
 
 
-def made(leaks: int, origins: int, *, names: str = "type_", **changes: Any) -> Report:
-    """Return a report of so many leaks, made by so many functions; no object is reachable.
+def made(
+    leaks: int, origins: int, *, names: str = "type_", possible: int = 0, **changes: Any
+) -> Report:
+    """Return a report of so many objects, made by so many functions, that are all leaked.
 
     Parameters
     ----------
@@ -28,6 +31,8 @@ def made(leaks: int, origins: int, *, names: str = "type_", **changes: Any) -> R
         How many; at most `kmemleak_core.leak_groups.MAX_GROUPS` of the latter become groups.
     names
         What the types are called, before their number.
+    possible
+        Lists of four that are not leaked but possibly lost: a root points into their middle.
     **changes
         Fields of the report.
     """
@@ -43,7 +48,9 @@ def made(leaks: int, origins: int, *, names: str = "type_", **changes: Any) -> R
     memory[chained, 4] = BASE + SIZE * (chained + 1)
     image = MemoryImage.from_segments([(BASE, memory.tobytes())])
     objects = ObjectTable.from_arrays(BASE + SIZE * row, np.full(leaks, SIZE))
-    result = scan_image(image, objects, Roots())
+    middles = BASE + SIZE * (TREE + 4 * np.arange(possible)) + 8
+    roots = Roots.from_ranges(words=middles.tolist())
+    result = scan_image(image, objects, roots, options=ScanOptions(possible=possible > 0))
     found = result.leaks
     number = (row // 4 % origins).astype(np.int32)
     provenance = Provenance(
@@ -53,13 +60,18 @@ def made(leaks: int, origins: int, *, names: str = "type_", **changes: Any) -> R
         traces=[(1000 + i, i % 100, i % 10) for i in range(origins)],
         symbol=lambda address: f"function_{address}+0x10/0x40 [module_{address % 7}]",
     )
+    told, perhaps = provenance.take(np.flatnonzero(result.white)), result.possible
+    held = None if result.possible_rows is None else provenance.take(result.possible_rows)
     values: dict[str, Any] = {
         "source": ReportSource(path="core", format="elf-core", architecture="x86_64"),
-        "summary": Summary.of(objects, found),
+        "summary": Summary.of(objects, found, perhaps if possible else None),
         "leaks": found,
-        "groups": group_leaks(found, image, objects, provenance),
+        "groups": group_leaks(found, image, objects, told),
         "image": image,
         "result": result,
-        "provenance": provenance,
+        "provenance": told,
+        "possible": perhaps,
+        "possible_groups": group_leaks(perhaps, image, objects, held),
+        "possible_provenance": held,
     }
     return Report(**(values | changes))

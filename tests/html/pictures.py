@@ -24,8 +24,9 @@ COLOURS = 256
 _OPEN = """
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const held = (row) => data.groups[row][data.fields.indexOf("heldBytes")];
-  const first = (compare) => data.clusters.slice().sort(compare)[0]?.group;
+  const { groups, clusters } = data.parts[0];
+  const held = (row) => groups[row][data.fields.indexOf("heldBytes")];
+  const first = (compare) => clusters.slice().sort(compare)[0]?.group;
   for (const row of new Set([first((a, b) => held(b.group) - held(a.group)),
                              first((a, b) => b.at.length - a.at.length)])) {
     const shown = document.querySelector(`tr[data-row="${row}"]`);

@@ -122,7 +122,7 @@ def sorted_by(page: Browser) -> list[tuple[str, str]]:
 class TestTable:
     def test_it_shows_a_page_of_groups(self, opened: Browser) -> None:
         assert count(opened, "#rows tr.group") == 50
-        assert text(opened, "#count").startswith("60 groups, 4,000 objects, 256.0 kB")
+        assert text(opened, "#count").startswith("60 groups: 4,000 objects, 256.0 kB")
         assert text(opened, "#place") == "Page 1 of 2"
         assert sorted_by(opened) == [("freed", "descending")]
 
@@ -225,7 +225,7 @@ class TestDetails:
 class TestCluster:
     def open_largest(self, page: Browser) -> None:
         row = page.run(
-            "JSON.parse(document.getElementById('data').textContent).clusters"
+            "JSON.parse(document.getElementById('data').textContent).parts[0].clusters"
             ".find(c => c.more).group"
         )
         page.click(f"tr[data-row='{row}'] td.type")
@@ -388,6 +388,21 @@ def test_ten_thousand_groups_can_be_used(
     assert chromium.complaints == []
 
 
+def test_what_is_possibly_lost_can_be_shown_alone(chromium: Browser, tmp_path: Path) -> None:
+    show(chromium, made(3000, 40, possible=10), tmp_path)
+    assert "2,960 objects, 189.4 kB; 40 objects, 2.6 kB possibly lost" in text(chromium, "#count")
+    chromium.run(
+        "(() => { const e = document.getElementById('kind'); e.value = 'possible';"
+        "e.dispatchEvent(new Event('change')); })()"
+    )
+    assert count(chromium, "#rows tr.group") == 10
+    chromium.click("#rows tr.group td.type")
+    assert "only pointers into the middle hold it" in text(chromium, "tr.details")
+    chromium.click("button.draw")
+    assert count(chromium, "svg.cluster .node") == 4
+    assert chromium.complaints == []
+
+
 def test_redacted_it_shows_no_content(chromium: Browser, tmp_path: Path) -> None:
     show(chromium, made(40, 4), tmp_path, redact=True)
     chromium.click("#rows tr.group td.type")
@@ -399,7 +414,7 @@ def test_redacted_it_shows_no_content(chromium: Browser, tmp_path: Path) -> None
 def test_without_leaks_there_is_no_table(chromium: Browser, tmp_path: Path) -> None:
     report = a_report()
     empty = report.leaks[:0]
-    summary = report.summary.without(report.leaks, empty)
+    summary = report.summary.without(report.leaks, empty, report.possible)
     show(chromium, a_report(leaks=empty, groups=(), summary=summary), tmp_path)
     assert chromium.run("document.getElementById('groups').hidden")
     assert chromium.run("document.getElementById('map').hidden")

@@ -42,24 +42,28 @@ def many_groups() -> Report:
 
 
 def data_of(text: str) -> dict[str, Any]:
-    """Return what the page tells its scripts."""
+    """Return what the page tells its scripts; of leaks and the rest, leaks alone."""
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
-    return dict(json.loads(data))
+    told = dict(json.loads(data))
+    return told | told["parts"][0]
 
 
 def rows_of(text: str) -> list[dict[str, Any]]:
     """Return the rows of the table with their texts, as the page's own script reads them."""
-    data, words, traces, rows = data_of(text), [], [], []
-    for values in data["groups"]:
-        row = dict.fromkeys(data["fields"]) | dict(zip(data["fields"], values, strict=False))
-        words += row["words"] or []
-        if isinstance(row["trace"], list):
-            traces.append([words[number] for number in row["trace"][1:]])
-            row["trace"] = len(traces) - 1
-        row["trace"] = traces[row["trace"]] if row["trace"] >= 0 else []
-        for name in ("shape", "kind", "comm"):
-            row[name] = words[row[name]] if row[name] >= 0 else ""
-        rows.append(row)
+    data, rows = data_of(text), []
+    for part in data["parts"]:
+        words: list[str] = []
+        traces: list[list[str]] = []
+        for values in part["groups"]:
+            row = dict.fromkeys(data["fields"]) | dict(zip(data["fields"], values, strict=False))
+            words += row["words"] or []
+            if isinstance(row["trace"], list):
+                traces.append([words[number] for number in row["trace"][1:]])
+                row["trace"] = len(traces) - 1
+            row["trace"] = traces[row["trace"]] if row["trace"] >= 0 else []
+            for name in ("shape", "kind", "comm", "possible"):
+                row[name] = words[row[name]] if row[name] >= 0 else ""
+            rows.append(row)
     return rows
 
 
@@ -98,7 +102,7 @@ class TestContent:
     def test_without_leaks_it_says_so(self) -> None:
         report = a_report()
         empty = report.leaks[:0]
-        summary = report.summary.without(report.leaks, empty)
+        summary = report.summary.without(report.leaks, empty, report.possible)
         text = a_report(leaks=empty, groups=(), summary=summary).report("html")
         assert "no leaks but 5 suppressed" in text
         assert data_of(text)["groups"] == []
@@ -151,13 +155,51 @@ class TestContent:
         assert made(2000, 30).report("html") == made(2000, 30).report("html")
 
 
+class TestPossiblyLost:
+    def test_it_is_one_of_the_figures(self) -> None:
+        text = made(3000, 40, possible=10).report("html")
+        assert re.search(r"possibly lost</dt>\s*<dd>2.6 kB<small>40 objects</small>", text)
+        assert "possibly lost</dt>" not in made(3000, 40).report("html")
+
+    def test_it_has_rows_after_those_of_leaks(self) -> None:
+        report = made(3000, 40, possible=10)
+        text = report.report("html")
+        rows = rows_of(text)
+        leaks = len(report.groups)
+        assert leaks > 30
+        assert all(not row["possible"] for row in rows[:leaks])
+        assert sum(row["objects"] for row in rows[:leaks]) == len(report.leaks) == 2960
+        lost = rows[leaks:]
+        assert len(lost) == len(report.possible_groups) == 10
+        assert {row["possible"] for row in lost} == {"only pointers into the middle hold it"}
+        assert [row["kind"] for row in lost] == [g.origin.kind for g in report.possible_groups]
+
+    def test_where_not_all_leaks_fit_it_keeps_its_names(self) -> None:
+        report = made(9000, 2000, possible=10)
+        text = page(report, RenderOptions(), 150_000)
+        rows, leaks = rows_of(text), len(data_of(text)["groups"])
+        assert leaks < len(report.groups)
+        lost = [(row["kind"], row["trace"]) for row in rows[leaks:]]
+        wanted = [(g.origin.kind, list(g.origin.frames)) for g in report.possible_groups]
+        assert lost == wanted
+
+    def test_its_clusters_are_drawn_too(self) -> None:
+        text = made(3000, 40, possible=10).report("html")
+        rows, (_, lost) = rows_of(text), data_of(text)["parts"]
+        assert len(lost["clusters"]) == 10
+        for cluster in lost["clusters"]:
+            assert rows[cluster["group"]]["example"] == cluster["at"][0]
+            assert (cluster["from"], cluster["to"]) == ([0, 1, 2], [1, 2, 3])
+            assert set(cluster["of"]) == {cluster["group"]}
+
+
 class TestCommand:
     def test_it_writes_the_page_of_a_real_core(self, core: Path, tmp_path: Path) -> None:
         path = tmp_path / "report.html"
         assert main(["scan", "--format", "html", "--redact", "-o", str(path), str(core)]) == 1
         text = path.read_text(encoding="ascii")
-        rows = rows_of(text)
-        assert sum(row["objects"] for row in rows) == len(scan(core).leaks)
+        rows, report = rows_of(text), scan(core)
+        assert sum(row["objects"] for row in rows) == len(report.leaks) + len(report.possible)
         assert data_of(text)["core"] == str(core)
         assert data_of(text)["redacted"]
 

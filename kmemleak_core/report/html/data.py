@@ -19,7 +19,7 @@ from .rows import FIELDS, contents, group_rows
 
 #: The parts of what is left that each kind of data may take, one after the other: the rows come
 #: first, but even of too many groups the largest ones have contents and a picture.
-_ROWS, _CONTENTS, _LINKS = 0.8, 0.6, 0.3
+_ROWS, _CONTENTS, _LINKS = 0.75, 0.5, 0.3
 #: More than that many pairs of groups no page has room for.
 _MOST_LINKS = 100_000
 
@@ -55,37 +55,86 @@ def page_data(report: Report, options: RenderOptions, nbytes: int) -> PageData:
     nbytes
         Most bytes of the text.
     """
-    groups = chosen_groups(report, options)
-    wanted = groups[: options.limit or None]
     room = Room(nbytes - 2000)  # for the members of fixed size below
-    rows, shown = room.fill(group_rows(report, wanted, options), _ROWS)
-    examples, with_content = room.fill(contents(report, wanted[:shown], options), _CONTENTS)
-    positions = np.full(len(report.groups), -1, np.int64)
-    positions[[index for index, _ in wanted[:shown]]] = np.arange(shown)
-    links = group_links(report, positions)
-    told, linked = room.fill(links[:_MOST_LINKS].tolist(), _LINKS)
-    pictures, _ = room.fill(clusters(report, wanted[:shown], positions))
-    members = {
-        "fields": packed(FIELDS),
-        "groups": rows,
-        "others": packed(_others([group for _, group in groups[shown:]])),
-        "contents": examples,
-        "links": told,
-        "clusters": pictures,
-        "sort": packed(options.sort or "bytes"),
-        "redacted": packed(options.redact),
-        "core": packed(_core(report)),
-        "clock": packed("jiffies" if report.kernel is not None else "at"),
-    }
-    left_out = []
-    if shown < len(wanted):
-        left_out.append(count_text(len(wanted) - shown, "small group"))
-    if with_content < shown and not options.redact and options.hex_bytes > 0:
-        left_out.append(f"the contents of {count_text(shown - with_content, 'group')}")
-    if linked < len(links):
-        left_out.append(f"references between {count_text(len(links) - linked, 'pair')} of groups")
-    text = ",".join(f'"{name}":{value}' for name, value in members.items())
-    return PageData(f"{{{text}}}", tuple(left_out))
+    parts = [_Part(report, options)]
+    if len(report.possible):
+        parts.append(_Part(report.of_possible(), options, " of what is possibly lost"))
+    shown = 0
+    for part in parts:
+        part.add_rows(room, shown)
+        shown += part.shown
+    for part in parts:
+        part.add_contents(room)
+    for part in parts:
+        part.add_links(room)
+    for part in parts:
+        part.add_clusters(room)
+    text = packed(
+        {
+            "fields": FIELDS,
+            "sort": options.sort or "bytes",
+            "redacted": options.redact,
+            "core": _core(report),
+            "clock": "jiffies" if report.kernel is not None else "at",
+        }
+    )
+    told = ",".join(part.text() for part in parts)
+    return PageData(
+        f'{text[:-1]},"parts":[{told}]}}', tuple(what for part in parts for what in part.left_out)
+    )
+
+
+class _Part:
+    """The leaks, or what is possibly lost, as the page tells of them."""
+
+    def __init__(self, report: Report, options: RenderOptions, what: str = "") -> None:
+        self.report = report
+        self._options = options
+        self._what = what  # ends what is told of it
+        self.groups = chosen_groups(report, options)
+        self.wanted = self.groups[: options.limit or None]
+        self.shown = 0
+        self.left_out: list[str] = []
+        self._members: dict[str, str] = {}
+
+    def add_rows(self, room: Room, first: int) -> None:
+        """Add the groups that there is room for; their rows are counted from a number on."""
+        rows = group_rows(self.report, self.wanted, self._options)
+        self._members["groups"], self.shown = room.fill(rows, _ROWS)
+        others = [group for _, group in self.groups[self.shown :]]
+        self._members["others"] = packed(_others(others))
+        if self.shown < len(self.wanted):
+            rest = count_text(len(self.wanted) - self.shown, "small group")
+            self.left_out.append(rest + self._what)
+        self.wanted = self.wanted[: self.shown]
+        self.positions = np.full(len(self.report.groups), -1, np.int64)
+        self.positions[[index for index, _ in self.wanted]] = first + np.arange(self.shown)
+
+    def add_contents(self, room: Room) -> None:
+        """Add what the examples hold."""
+        options = self._options
+        examples = contents(self.report, self.wanted, options)
+        self._members["contents"], told = room.fill(examples, _CONTENTS)
+        if told < self.shown and not options.redact and options.hex_bytes > 0:
+            rest = count_text(self.shown - told, "group")
+            self.left_out.append(f"the contents of {rest}{self._what}")
+
+    def add_links(self, room: Room) -> None:
+        """Add references between groups."""
+        links = group_links(self.report, self.positions)
+        self._members["links"], told = room.fill(links[:_MOST_LINKS].tolist(), _LINKS)
+        if told < len(links):
+            rest = count_text(len(links) - told, "pair")
+            self.left_out.append(f"references between {rest} of groups{self._what}")
+
+    def add_clusters(self, room: Room) -> None:
+        """Add pictures of clusters."""
+        found = clusters(self.report, self.wanted, self.positions)
+        self._members["clusters"], _ = room.fill(found)
+
+    def text(self) -> str:
+        """Return what was added, as JSON."""
+        return "{" + ",".join(f'"{name}":{value}' for name, value in self._members.items()) + "}"
 
 
 def _others(groups: Sequence[LeakGroup]) -> dict[str, int] | None:
@@ -96,9 +145,7 @@ def _others(groups: Sequence[LeakGroup]) -> dict[str, int] | None:
         "groups": len(groups),
         "objects": sum(group.count for group in groups),
         "bytes": sum(group.nbytes for group in groups),
-        "direct": sum(group.direct_count for group in groups),
-        "directBytes": sum(group.direct_bytes for group in groups),
-        "heldBytes": sum(group.retained_bytes for group in groups),
+        "freed": sum(group.direct_bytes + group.retained_bytes for group in groups),
     }
 
 

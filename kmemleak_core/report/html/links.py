@@ -42,7 +42,7 @@ def group_links(report: Report, positions: NDArray[np.int64]) -> NDArray[np.int6
         return np.empty((0, 3), np.int64)
     row = np.where(report.leaks["group"] >= 0, positions[report.leaks["group"]], -1)
     sources, targets = np.repeat(row, np.diff(graph.offsets)), row[graph.targets]
-    n = positions.size
+    n = int(positions.max()) + 1
     keys = (sources * n + targets)[(sources >= 0) & (targets >= 0)]
     pairs, words = np.unique(keys, return_counts=True)
     order = np.argsort(-words, kind="stable")
@@ -60,7 +60,7 @@ def clusters(
     report, positions
         As for `group_links`.
     groups
-        The page's rows.
+        Those that have a row in the page, in its order.
 
     Yields
     ------
@@ -83,14 +83,14 @@ def clusters(
         LeakGraph(*subgraph(leaks.graph.offsets, leaks.graph.targets, held)),
     )
     part.array["head"] = np.arange(held.size)
-    for position, row in heads[: max(1, _LOOKS // held.size)]:
+    for index, row in heads[: max(1, _LOOKS // held.size)]:
         found = cluster_graph(part, int(np.searchsorted(held, row)), MEMBERS)
         if found.rows.size < 2:
             continue
         members = part.array[found.rows]
         of = np.where(members["group"] >= 0, positions[members["group"]], -1)
         yield {
-            "group": position,
+            "group": int(positions[index]),
             "at": [f"{address:x}" for address in members["address"].tolist()],
             "size": members["size"].tolist(),
             "of": of.tolist(),
@@ -104,16 +104,16 @@ def clusters(
 def _largest_heads(
     leaks: LeakTable, groups: Sequence[tuple[int, LeakGroup]]
 ) -> list[tuple[int, int]]:
-    """Return the page's row of a group and its head that the most leaks are nearest to."""
+    """Return the number of a group and its head that the most leaks are nearest to."""
     members = np.bincount(leaks["head"], minlength=len(leaks))
     found = []
-    for position, (_, group) in enumerate(groups):
+    for index, group in groups:
         if not group.direct_count:
             continue
         rows = group.rows[leaks["direct"][group.rows]]
         row = int(rows[np.argmax(members[rows])])
         if members[row] > 1:
-            found.append((position, row))
+            found.append((index, row))
             if len(found) == CLUSTERS:
                 break
     return found

@@ -140,12 +140,16 @@ def _figures(summary: Summary) -> list[Figure]:
         ("directly leaked", "direct", "direct"),
         ("held by other leaks", "indirect", "indirect"),
         ("suppressed", "suppressed", "suppressed"),
+        ("possibly lost", "possible", "possible"),
         ("reachable", "reachable", "reachable"),
     ]
     found = []
     for name, field, tone in told:
-        objects = getattr(summary, f"{field}_objects")
-        nbytes = getattr(summary, f"{field}_bytes")
+        objects = getattr(summary, f"{field}_objects") or 0
+        nbytes = getattr(summary, f"{field}_bytes") or 0
+        if field == "reachable":  # the possibly lost are, too
+            objects -= summary.possible_objects or 0
+            nbytes -= summary.possible_bytes or 0
         if objects or field == "direct":
             share = 100 * nbytes / summary.object_bytes if summary.object_bytes else 0.0
             found.append(Figure(name, objects, size_text(nbytes), round(share, 3), tone))

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...frame_patterns import Skipper
-from ...leaks import LeakGroup
+from ...leaks import LeakGroup, Loss
 from ..model import RenderOptions, Report
+from ..pointers import reason
 from ..select import example_size, shown_shape
 from .packing import Words
 
@@ -31,6 +32,7 @@ FIELDS = (
     "example",  # its address, hexadecimal
     "exampleSize",
     "holder",  # address of the head that leads to an indirect example, else 0
+    "possible",  # of what is possibly lost, why that is: a word's number
     "comm",  # a word's number
     "pid",
     "birth",
@@ -45,7 +47,7 @@ _BYTES = 4096
 def group_rows(
     report: Report, groups: Sequence[tuple[int, LeakGroup]], options: RenderOptions
 ) -> Iterator[list[Any]]:
-    """Yield a row a group, laid out as `FIELDS` tells."""
+    """Yield a row a group, laid out as `FIELDS` tells; words are numbered from 0 on."""
     words, skipper = Words(), Skipper()
     traces: dict[tuple[str, ...], int] = {}
     table = report.leaks.array
@@ -64,6 +66,7 @@ def group_rows(
         if not group.direct_count:  # its example is its first member
             holder = f"{table['address'][table['head'][group.rows[0]]]:x}"
         earlier = None if report.comparison is None else report.comparison.earlier_of(group)
+        lost = int(table["loss"][group.rows[0]])
         row: list[Any] = [
             0,
             index,
@@ -81,6 +84,7 @@ def group_rows(
             f"{group.example:x}",
             example_size(report, group),
             holder,
+            words[reason(report.leaks, group) if lost == Loss.POSSIBLE else ""],
             words[origin.comm],
             origin.pid,
             origin.birth,

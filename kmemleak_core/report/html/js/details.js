@@ -24,6 +24,7 @@ function facts(group) {
   }
   rows.push(["Each", `${sizesText(group)} bytes`], ["Contents", group.shape]);
   if (group.kind) rows.splice(2, 0, ["Type", group.kind]);
+  if (group.possible) rows.push(["Possibly lost", group.possible]);
   if (group.earlier !== null) rows.push(["Baseline", countText(group.earlier, "object")]);
   rows.push([group.birth === null ? "Example" : "Oldest", exampleText(group)]);
   if (group.holder) rows.push(["Held by", group.holder]);
@@ -40,6 +41,7 @@ function command(name, address) {
 }
 
 function objectsText(group) {
+  if (group.possible) return numberText(group.objects);
   if (!group.direct) return `${numberText(group.objects)}, only other leaks hold them`;
   if (!group.indirect) return `${numberText(group.objects)}, directly leaked`;
   return `${numberText(group.objects)}, of them ${numberText(group.direct)} directly leaked`;
@@ -68,10 +70,11 @@ function linkList(title, links, group, onGroup) {
 
 function contentsOf(group) {
   if (data.redacted) return [];
-  const encoded = data.contents[group.row];
+  const encoded = group.content;
   const title = element("h3", {}, `First bytes of ${group.example}`);
   if (encoded === undefined) {
-    return data.contents.length ? [title, element("p", { class: "more" }, "left out: see --json")] : [];
+    const any = data.parts.some((part) => part.contents.length);
+    return any ? [title, element("p", { class: "more" }, "left out: see --json")] : [];
   }
   if (!encoded) {
     return group.exampleSize ? [title, element("p", { class: "more" }, "not in the dump")] : [];

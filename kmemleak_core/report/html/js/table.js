@@ -10,6 +10,7 @@ function groupTable() {
     ["filter", "least", "kind"].map((name) => [name, document.getElementById(name)]));
   const [previous, next] = ["previous", "next"].map((name) => document.getElementById(name));
   const columns = headers.length + 1;
+  document.querySelector("#kind [value=possible]").hidden = !groups.some((group) => group.possible);
   const most = Math.max(1, ...groups.map((group) => group.freed));
   const open = new Set();
   // As the report is sorted, until a column is chosen.
@@ -26,7 +27,7 @@ function groupTable() {
     inputs.least.setAttribute("aria-invalid", String(least === null));
     const kind = inputs.kind.value;
     shown = groups.filter((group) => group.bytes >= (least ?? 0)
-      && (!kind || (kind === "direct" ? group.direct : !group.direct))
+      && (!kind || isLeaked(group, kind))
       && terms.every((term) => group.search.includes(term)));
     if (!sort.own) {
       const sign = sort.down ? -1 : 1, key = sort.key;
@@ -39,6 +40,11 @@ function groupTable() {
     }
     page = 0;
     show();
+  }
+
+  function isLeaked(group, kind) {
+    if (kind === "possible" || group.possible) return kind === "possible" && group.possible;
+    return kind === "direct" ? group.direct : !group.direct;
   }
 
   function label(group, key) {
@@ -57,13 +63,19 @@ function groupTable() {
     document.getElementById("place").textContent = `Page ${numberText(page + 1)} of ${numberText(pages)}`;
     previous.disabled = page === 0;
     next.disabled = page === pages - 1;
-    const objects = shown.reduce((sum, group) => sum + group.objects, 0);
-    const bytes = shown.reduce((sum, group) => sum + group.bytes, 0);
+    const leaks = shown.filter((group) => !group.possible);
+    const possible = shown.filter((group) => group.possible);
     const found = shown.length < groups.length
       ? `${numberText(shown.length)} of ${countText(groups.length, "group")}`
       : countText(groups.length, "group");
-    document.getElementById("count").textContent =
-      `${found}, ${countText(objects, "object")}, ${sizeText(bytes)}`;
+    const sums = leaks.length || !possible.length ? [sumText(leaks)] : [];
+    if (possible.length) sums.push(`${sumText(possible)} possibly lost`);
+    document.getElementById("count").textContent = `${found}: ${sums.join("; ")}`;
+  }
+
+  function sumText(some) {
+    const sum = (name) => some.reduce((all, group) => all + group[name], 0);
+    return `${countText(sum("objects"), "object")}, ${sizeText(sum("bytes"))}`;
   }
 
   function rowsOf(group) {
@@ -79,7 +91,7 @@ function groupTable() {
       element("td", { class: "number freed" }, group.freed ? sizeText(group.freed) : "\u2013", share),
       element("td", { class: "number" }, sizeText(group.bytes)),
       element("td", { class: "number" }, numberText(group.objects)),
-      element("td", { class: "number" }, group.direct ? numberText(group.direct) : "\u2013"),
+      directCell(group),
       element("td", { class: "number" }, sizesText(group)),
       element("td", { class: "type" }, typeOf(group)),
       element("td", { class: "shape", title: group.shape }, group.shape),
@@ -90,6 +102,11 @@ function groupTable() {
       body.querySelector(`tr[data-row="${group.row}"] button.toggle`)?.focus({ preventScroll: true });
     });
     return isOpen ? [row, detailRow(group)] : [row];
+  }
+
+  function directCell(group) {
+    if (group.possible) return element("td", { class: "number possibly", title: group.possible }, "possibly");
+    return element("td", { class: "number" }, group.direct ? numberText(group.direct) : "\u2013");
   }
 
   function typeOf(group) {
@@ -107,10 +124,12 @@ function groupTable() {
 
   function lastRows(rows) {
     if (!rows) return [element("tr", { class: "none" }, element("td", { colspan: columns }, "No group passes the filter."))];
-    const others = data.others, last = (page + 1) * PER_PAGE >= shown.length;
-    if (!others || !last || shown.length < groups.length) return [];
-    const text = `and ${countText(others.groups, "more group")}: ${countText(others.objects, "object")}, ${sizeText(others.bytes)}`;
-    return [element("tr", { class: "none" }, element("td", { colspan: columns }, text))];
+    const last = (page + 1) * PER_PAGE >= shown.length && shown.length === groups.length;
+    return data.parts.filter((part) => last && part.others).map(({ others }, at) => {
+      const lost = at ? " possibly lost" : "";
+      const text = `and ${countText(others.groups, "more group")}: ${countText(others.objects, "object")}${lost}, ${sizeText(others.bytes)}`;
+      return element("tr", { class: "none" }, element("td", { colspan: columns }, text));
+    });
   }
 
   function flip(group) {

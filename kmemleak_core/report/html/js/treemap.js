@@ -6,9 +6,9 @@ function treemap(onGroup) {
   const ranked = groups.filter((group) => group.freed > 0).sort((a, b) => b.freed - a.freed || a.row - b.row);
   const tiles = ranked.slice(0, TILES).map((group) => ({ value: group.freed, group }));
   const rest = ranked.slice(TILES);
-  const others = data.others ? data.others.directBytes + data.others.heldBytes : 0;
-  const value = rest.reduce((sum, group) => sum + group.freed, others);
-  const folded = rest.length + (others ? data.others.groups : 0);
+  const others = data.parts[0].others;
+  const value = rest.reduce((sum, group) => sum + group.freed, others ? others.freed : 0);
+  const folded = rest.length + (others ? others.groups : 0);
   if (value > 0) tiles.push({ value, folded });
   if (!tiles.length) return;
   document.getElementById("map").hidden = false;
