@@ -6,7 +6,10 @@ from .lazy import export
 
 if TYPE_CHECKING:
     from .baseline import Baseline
+    from .census import Census
     from .detector import Kmemleak, ScanCounters
+    from .diff import Difference
+    from .diff_pipeline import census, diff
     from .dump import Dump, MappedFile, Thread
     from .embedding import attach, get_include
     from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
@@ -34,7 +37,9 @@ __all__ = [
     "Baseline",
     "BufferMemory",
     "CallbackMemory",
+    "Census",
     "Colour",
+    "Difference",
     "Dump",
     "DumpError",
     "EventKind",
@@ -75,6 +80,8 @@ __all__ = [
     "UsageError",
     "analyse",
     "attach",
+    "census",
+    "diff",
     "expect_no_leaks",
     "get_include",
     "open_events",
@@ -90,7 +97,10 @@ export(
     __name__,
     {
         "baseline": ("Baseline",),
+        "census": ("Census",),
         "detector": ("Kmemleak", "ScanCounters"),
+        "diff": ("Difference",),
+        "diff_pipeline": ("census", "diff"),
         "dump": ("Dump", "MappedFile", "Thread"),
         "embedding": ("attach", "get_include"),
         "errors": (

@@ -22,6 +22,8 @@ cdef enum:
     AHEAD = 8
 
 cdef uint32_t NONE = 0xFFFFFFFF
+# Not settled yet; more than any node's number.
+cdef uint32_t BUSY = 0xFFFFFFFE
 
 
 cdef struct Link:
@@ -327,6 +329,42 @@ def add_up(
                 nbytes[idom[node]] += nbytes[node]
                 objects[idom[node]] += objects[node]
     return nbytes_array, objects_array
+
+
+def nearest(const uint32_t[::1] idom not None, const uint8_t[::1] marked not None):
+    cdef Py_ssize_t nodes = idom.shape[0], i
+    cdef bint sound = marked.shape[0] == nodes
+    cdef uint32_t at, result, above
+    if not sound:
+        raise ValueError("nodes are not marked one by one")
+    array = np.full(nodes, BUSY, np.uint32)
+    cdef uint32_t[::1] found = array
+    # Every node on the way up to one that is settled is visited once more, and then settled too.
+    cdef uint8_t[::1] seen = np.zeros(nodes, np.uint8)
+    with nogil:
+        for i in range(nodes):
+            at = <uint32_t>i
+            while found[at] == BUSY and not marked[at] and idom[at] != NONE:
+                if seen[at] or idom[at] >= nodes:
+                    sound = False
+                    break
+                seen[at] = 1
+                at = idom[at]
+            if not sound:
+                break
+            if found[at] != BUSY:
+                result = found[at]
+            else:
+                result = at if marked[at] else NONE
+                found[at] = result
+            at = <uint32_t>i
+            while found[at] == BUSY:
+                above = idom[at]
+                found[at] = result
+                at = above
+    if not sound:
+        raise ValueError("a tree that leads out of its nodes, or in circles")
+    return array
 
 
 cdef Py_ssize_t _checked(

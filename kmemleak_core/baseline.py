@@ -25,7 +25,7 @@ VERSION = 1
 
 _SCHEMA = "kmemleak-baseline"
 #: A frame that has no name.
-_NAMELESS = "?"
+NAMELESS = "?"
 #: No file of groups, of which a report has a few thousand, is larger.
 _MOST = 1 << 26
 _FIGURES = ("objects", "bytes", "direct_objects", "direct_bytes")
@@ -203,11 +203,15 @@ def compare(baseline: Baseline, groups: Iterable[LeakGroup], leaks: int) -> Comp
 
 def signature(group: LeakGroup) -> Signature:
     """Return what a group is known by."""
-    frames = tuple(_frame(frame) for frame in group.origin.frames)
+    return signature_of(group.origin.kind, group.origin.frames, group.size, group.shape)
+
+
+def signature_of(kind: str, backtrace: Iterable[str], size: int | None, shape: str) -> Signature:
+    """Return what a group is known by, of which no more is at hand; see `LeakGroup`."""
+    frames = tuple(frame_name(frame) for frame in backtrace)
     if frames:
-        return Signature(group.origin.kind, frames, -1, "")
-    size = -1 if group.size is None else group.size
-    return Signature(group.origin.kind, (), size, _pointers(group.shape))
+        return Signature(kind, frames, -1, "")
+    return Signature(kind, (), -1 if size is None else size, _pointers(shape))
 
 
 def figures(group: LeakGroup) -> Figures:
@@ -215,9 +219,10 @@ def figures(group: LeakGroup) -> Figures:
     return Figures(group.count, group.nbytes, group.direct_count, group.direct_bytes)
 
 
-def _frame(frame: str) -> str:
+def frame_name(frame: str) -> str:
+    """Return what is left of a frame of a backtrace in every build and every run."""
     if frame.startswith("0x"):
-        return _NAMELESS
+        return NAMELESS
     module = module_of(frame)
     return f"{function_of(frame)} [{module}]" if module else function_of(frame)
 

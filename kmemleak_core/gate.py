@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import UsageError
@@ -20,7 +21,7 @@ class Gate:
     Parameters
     ----------
     what
-        One of `WHAT`.
+        One of `WHAT`, or what another verdict can be asked.
     least
         From so many objects, or bytes, on.
     nbytes
@@ -32,7 +33,7 @@ class Gate:
     nbytes: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Gate:
+    def parse(cls, text: str, among: Sequence[str] = WHAT) -> Gate:
         """Read ``"direct"`` (one is enough), ``"any:100"`` (objects), ``"direct:1MB"`` (bytes).
 
         A number with a unit, be it B alone, is of bytes.
@@ -43,8 +44,8 @@ class Gate:
             It is no gate.
         """
         what, colon, amount = text.strip().partition(":")
-        if what not in WHAT:
-            raise ValueError(f"{text!r} is no gate: {', '.join(WHAT)}, with :COUNT or :BYTES")
+        if what not in among:
+            raise ValueError(f"{text!r} is no gate: {', '.join(among)}, with :COUNT or :BYTES")
         if not colon:
             return cls(what)
         nbytes = re.fullmatch(r"[0-9]+", amount.strip()) is None

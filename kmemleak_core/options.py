@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import UsageError
 from .image import ByteOrder
@@ -135,6 +135,34 @@ class AnalyseOptions:
         check_heuristics(self.heuristics)
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads cannot scan: ask for 1 or more")
+
+    @classmethod
+    def asked(cls, **options: Any) -> AnalyseOptions:
+        """Return what is asked in plain words.
+
+        Parameters
+        ----------
+        **options
+            Fields of these options and, for a kernel's dump, of `KernelOptions`.
+
+        Raises
+        ------
+        UsageError
+            There is no such option.
+        """
+        if options.get("sysroot") is not None:
+            options["sysroot"] = Path(options["sysroot"])
+        for name in ("no_roots", "no_rules", "heuristics"):
+            if isinstance(options.get(name), str):
+                raise UsageError(f"{name} is a collection of names, not one string")
+            if name in options:
+                options[name] = frozenset(options[name])
+        names = {field.name for field in fields(KernelOptions)} & options.keys()
+        try:
+            of_kernel = KernelOptions(**{name: options.pop(name) for name in names})
+            return cls(**{"kernel": of_kernel, **options})
+        except TypeError as error:
+            raise UsageError(f"scan: {error}") from None
 
 
 def check_heuristics(names: frozenset[str]) -> None:

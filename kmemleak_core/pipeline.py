@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,34 +179,33 @@ def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:
     """
     if not isinstance(source, RawSource):
         source = Path(source)
-    if options.get("sysroot") is not None:
-        options["sysroot"] = Path(options["sysroot"])
-    for name in ("no_roots", "no_rules", "heuristics"):
-        if isinstance(options.get(name), str):
-            raise UsageError(f"{name} is a collection of names, not one string")
-        if name in options:
-            options[name] = frozenset(options[name])
-    names = {field.name for field in fields(KernelOptions)} & options.keys()
-    try:
-        of_kernel = KernelOptions(**{name: options.pop(name) for name in names})
-        asked = AnalyseOptions(**{"kernel": of_kernel, **options})
-    except TypeError as error:
-        raise UsageError(f"scan: {error}") from None
-    return analyse(source, asked)
+    return analyse(source, AnalyseOptions.asked(**options))
 
 
 def find_leaks(
     source: Path | RawSource,
     options: AnalyseOptions | None = None,
     progress: Progress | None = None,
+    *,
+    every_kind: bool = False,
 ) -> Found:
-    """Find the leaks in a dump, with everything that led to them; otherwise as `analyse`."""
+    """Find the leaks in a dump, with everything that led to them; otherwise as `analyse`.
+
+    Parameters
+    ----------
+    every_kind
+        Whether the kinds of all objects are wanted, rather than the leaks' at least.
+    """
     clock = Clock(progress or (lambda _: None))
-    return _find_leaks(source, options or AnalyseOptions(), Coverage(), clock)
+    return _find_leaks(source, options or AnalyseOptions(), Coverage(), clock, every_kind)
 
 
 def _find_leaks(
-    source: Path | RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
+    source: Path | RawSource,
+    options: AnalyseOptions,
+    coverage: Coverage,
+    clock: Clock,
+    every_kind: bool = False,
 ) -> Found:
     if isinstance(source, RawSource):
         dump, heap, roots = _open_raw(source, options, coverage, clock)
@@ -216,7 +215,7 @@ def _find_leaks(
         with clock("open"):
             dump = open_dump(source, sysroot=options.sysroot)
         if dump.machine is not None:
-            return _kernel_leaks(dump, options, coverage, clock)
+            return _kernel_leaks(dump, options, coverage, clock, every_kind)
         heap, roots = _process_heap(dump, options, coverage, clock)
     if options.kernel != KernelOptions():
         raise UsageError(
@@ -253,7 +252,9 @@ def _scan_options(options: AnalyseOptions, end_pointers: bool, possible: bool) -
     )
 
 
-def _kernel_leaks(dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock) -> Found:
+def _kernel_leaks(
+    dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock, every_kind: bool
+) -> Found:
     from .kernel_pipeline import ROOT_KINDS, find_kernel_leaks
 
     if options.sysroot is not None:
@@ -274,6 +275,7 @@ def _kernel_leaks(dump: Dump, options: AnalyseOptions, coverage: Coverage, clock
             no_roots=options.no_roots,
             threads=options.threads,
             low_memory=options.low_memory,
+            every_kind=every_kind,
         )
     except DumpError as error:
         # What is not there may be what was wanted.

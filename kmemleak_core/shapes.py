@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import workers
 from ._shapes import classify_words
 from .image import MemoryImage
 from .objects import ObjectTable
 
 #: How many words of an object make up its shape.
 WORDS = 8
+
+#: Objects that are classified at a time, where only a part of what is found out is kept.
+_BLOCK = 1 << 17
 
 #: So few objects of one size are never merged for looking different.
 _FEW = 4
@@ -65,6 +69,45 @@ def classify(
         np.ascontiguousarray(address),
         np.ascontiguousarray(size),
     )
+
+
+def pointer_masks(image: MemoryImage, objects: ObjectTable, threads: int = 1) -> NDArray[np.uint16]:
+    """Tell which of the first words of all objects are pointers: what stays from run to run.
+
+    Parameters
+    ----------
+    image, objects
+        The memory, and what is in it.
+    threads
+        How many may work at once; the result is the same.
+
+    Returns
+    -------
+    ndarray of uint16, shape (n,)
+        Bit 15 − k: word k points into an object; bit 7 − k: elsewhere into the image.
+    """
+    masks = np.zeros(len(objects), np.uint16)
+
+    def fill(begin: int) -> None:
+        rows = slice(begin, begin + _BLOCK)
+        codes = classify(image, objects, objects.address[rows], objects.size[rows])
+        into = np.packbits(codes == WordKind.OBJECT, axis=1)[:, 0].astype(np.uint16)
+        masks[rows] = (into << 8) | np.packbits(codes == WordKind.POINTER, axis=1)[:, 0]
+
+    workers.run(threads, [partial(fill, begin) for begin in range(0, masks.size, _BLOCK)])
+    return masks
+
+
+def mask_words(mask: int) -> tuple[str, ...]:
+    """Return what a mask of `pointer_masks` says of each word, what follows the last one left out:
+    ``("obj", "-", "ptr")``.
+    """
+    words = [
+        "obj" if mask >> 15 - k & 1 else "ptr" if mask >> 7 - k & 1 else "-" for k in range(WORDS)
+    ]
+    while words and words[-1] == "-":
+        words.pop()
+    return tuple(words)
 
 
 def shape_text(codes: bytes, size: int, word_size: int) -> str:

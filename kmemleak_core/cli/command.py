@@ -17,6 +17,7 @@ from ..report.escape import printable
 #: Subcommands, in the order in which the help tells them: modules of this package.
 SUBCOMMANDS = (
     "scan",
+    "diff",
     "retained",
     "types",
     "explain",
@@ -62,6 +63,7 @@ _EXAMPLES = """\
 examples:
   kmemleak scan core                     what leaks, the largest first
   kmemleak scan --json core > leaks.json
+  kmemleak diff core.old core            what grew, and who holds it
   kmemleak retained core                 what keeps the heap big, leaks or not
   kmemleak types core                    what the heap consists of
   kmemleak explain core 0x557033f8a2a0   what an object is, and who holds it

@@ -1,0 +1,277 @@
+"""Turns two matched Censuses into columns: what each group came to, and who holds what came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._dominators import nearest
+from .census import NO_OBJECT, Amount, Census
+from .change import STATES
+from .keys import numbered
+from .matching import Merged, Stayed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """Objects and bytes of each of several things: ``(m,)`` ``int64`` and ``uint64``."""
+
+    count: NDArray[np.int64]
+    nbytes: NDArray[np.uint64]
+
+    @property
+    def total(self) -> Amount:
+        """Of all groups."""
+        return Amount(int(self.count.sum()), int(self.nbytes.sum(dtype=np.uint64)))
+
+    def at(self, row: int) -> Amount:
+        """Of one group."""
+        return Amount(int(self.count[row]), int(self.nbytes[row]))
+
+    def beyond(self, other: Sums) -> Sums:
+        """Return by how much these are more; 0 where they are less."""
+        count = np.maximum(self.count - other.count, 0)
+        return Sums(count, self.nbytes - np.minimum(self.nbytes, other.nbytes))
+
+    def added(self, to: NDArray[np.int64], n: int) -> Sums:
+        """Add up rows that go to one place, of n places."""
+        found = Sums(np.zeros(n, np.int64), np.zeros(n, np.uint64))
+        np.add.at(found.count, to, self.count)
+        np.add.at(found.nbytes, to, self.nbytes)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """What the merged groups came to.
+
+    Parameters
+    ----------
+    before, after
+        Of either side.
+    came, went
+        What is on one side only: members, where these are matched, else the differences.
+    example
+        ``(m,)`` ``uint64``: address of a member that came, else of one that is there, else of one
+        that went.
+    """
+
+    before: Sums
+    after: Sums
+    came: Sums
+    went: Sums
+    example: NDArray[np.uint64]
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Which groups have any member, on either side."""
+        there: NDArray[np.bool_] = (self.before.count > 0) | (self.after.count > 0)
+        return there
+
+    @property
+    def states(self) -> NDArray[np.int64]:
+        """The index in `STATES` of each group's."""
+        count_a, bytes_a = self.before.count, self.before.nbytes
+        count_b, bytes_b = self.after.count, self.after.nbytes
+        grown = (bytes_b > bytes_a) | ((bytes_b == bytes_a) & (count_b > count_a))
+        shrunk = (bytes_b < bytes_a) | ((bytes_b == bytes_a) & (count_b < count_a))
+        state = np.full(count_a.size, STATES.index("same"), np.int64)
+        state[grown], state[shrunk] = STATES.index("grown"), STATES.index("shrunk")
+        state[count_a == 0] = STATES.index("new")
+        state[(count_b == 0) & (count_a > 0)] = STATES.index("gone")
+        return state
+
+    def chosen(
+        self, sort: str, min_size: int, size: NDArray[np.int64], *, moved: bool = False
+    ) -> NDArray[np.int64]:
+        """Return the groups that have changed, those that have grown most first.
+
+        Parameters
+        ----------
+        sort
+            ``"bytes"``, ``"count"`` or, by the size of their objects, ``"size"``.
+        min_size
+            Leave out groups of smaller objects.
+        size
+            Of each group's objects; only for an order that depends on nothing else.
+        moved
+            Whether a group counts by what came (or, if nothing did, went), though as much went.
+        """
+        total = self.before.count + self.after.count
+        mean = (self.before.nbytes + self.after.nbytes) // np.maximum(total, 1).astype(np.uint64)
+        more, growth = _signed(self.after, self.before)
+        changed = self.states != STATES.index("same")
+        if moved:
+            changed = (self.came.count > 0) | (self.came.nbytes > 0)
+            fewer = ~changed
+            more, growth = _signed(self.came)
+            more[fewer], growth[fewer] = (-column[fewer] for column in _signed(self.went))
+            changed |= (self.went.count > 0) | (self.went.nbytes > 0)
+        rows = np.flatnonzero(self.there & changed)
+        rows = rows[mean[rows] >= min_size] if min_size > 0 else rows
+        first = {"bytes": growth, "count": more, "size": mean.astype(np.int64)}[sort]
+        keys = (self.example, size, -more, -growth, -first)
+        return rows[np.lexsort(tuple(key[rows] for key in keys))]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """Members that are on one side only: rows, in the order of allocation."""
+
+    went: NDArray[np.int64]
+    came: NDArray[np.int64]
+
+
+def moved(old: Census, new: Census, same: Stayed, *, leaks: bool) -> Moved:
+    """Find the objects, or the leaks, that are on one side only."""
+    sides = ((old.members, same.old), (new.members, same.new))
+    found = []
+    for (members, paired), (others, other_pairs) in (sides, sides[::-1]):
+        assert members is not None
+        assert others is not None
+        alone = members.leaked.copy() if leaks else np.ones(len(members), np.bool_)
+        # A leak that was reachable has become one.
+        alone[paired] &= ~others.leaked[other_pairs] if leaks else False
+        order = members.order
+        rows = np.flatnonzero(alone) if order is None else order[alone[order]]
+        found.append(rows.astype(np.int64, copy=False))
+    return Moved(*found)
+
+
+def count_up(
+    old: Census, new: Census, merged: Merged, gone: Moved | None, *, leaks: bool
+) -> Columns:
+    """Add up what each merged group came to.
+
+    Parameters
+    ----------
+    old, new, merged
+        The sides, and where their groups are among the merged ones.
+    gone
+        What is on one side only; None where objects are not matched.
+    leaks
+        Only leaks are counted.
+    """
+    n = len(merged)
+    figures, examples = [], []
+    for census, to in ((old, merged.old), (new, merged.new)):
+        g = census.groups
+        side = Sums(g.leaked_count, g.leaked_bytes) if leaks else Sums(g.count, g.nbytes)
+        figures.append(side.added(to, n))
+        example = np.zeros(n, np.uint64)
+        of_group = g.leaked_example if leaks else g.example
+        there = of_group > 0
+        example[to[there]] = of_group[there]
+        examples.append(example)
+    before, after = figures
+    if gone is None:
+        came, went = after.beyond(before), before.beyond(after)
+    else:
+        moves = []
+        for census, to, example, rows in (
+            (old, merged.old, examples[0], gone.went),
+            (new, merged.new, examples[1], gone.came),
+        ):
+            assert census.members is not None
+            group = census.members.group[rows]
+            count = np.bincount(group, minlength=len(census.groups))
+            nbytes = census.groups.size.astype(np.uint64) * count.astype(np.uint64)
+            moves.append(Sums(count, nbytes).added(to, n))
+            # Of several the one that is written last stays: the last allocated.
+            example[to[group]] = census.members.address[rows]
+        went, came = moves
+    return Columns(before, after, came, went, np.where(after.count > 0, examples[1], examples[0]))
+
+
+def _signed(sums: Sums, less: Sums | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    count, nbytes = sums.count.copy(), sums.nbytes.astype(np.int64)
+    if less is not None:
+        count, nbytes = count - less.count, nbytes - less.nbytes.astype(np.int64)
+    return count, nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """How much of each group each holder has.
+
+    Parameters
+    ----------
+    key
+        ``(c,)`` ``int64``, rising: group × holders + holder.
+    figures
+        ``(c,)`` each.
+    holders
+        How many there are.
+    """
+
+    key: NDArray[np.int64]
+    figures: Sums
+    holders: int
+
+    def largest(self, group: int, most: int) -> list[tuple[int, Amount]]:
+        """Return the holders that have most of a group."""
+        first = group * self.holders
+        low, high = np.searchsorted(self.key, np.array([first, first + self.holders]))
+        part = slice(int(low), int(high))
+        order = np.lexsort((self.key[part], ~self.figures.nbytes[part]))[:most]
+        at = (int(low) + order).tolist()
+        return [(int(self.key[i]) - first, self.figures.at(i)) for i in at]
+
+
+def share_out(
+    census: Census, to: NDArray[np.int64], n: int, rows: NDArray[np.int64]
+) -> Cells | None:
+    """Find out who holds each group; of those with members that moved, who holds these.
+
+    Parameters
+    ----------
+    census
+        One side.
+    to, n
+        Where its groups are among n merged ones.
+    rows
+        Members that moved.
+    """
+    members, holding = census.members, census.holders
+    if members is None or holding is None:
+        return None
+    some = np.zeros(n, np.bool_)
+    some[to[members.group[rows]]] = True
+    keep = ~some[to][members.group]
+    keep[rows] = True
+    keep &= members.holder >= 0
+    group, holders = members.group[keep], len(holding.names)
+    cell = to[group] * holders + members.holder[keep]
+    inverse, unique = numbered(cell.astype(np.uint64))
+    key = unique.astype(np.int64)
+    each = Sums(np.ones(group.size, np.int64), census.groups.size[group].astype(np.uint64))
+    return Cells(key, each.added(inverse, key.size), holders)
+
+
+def hang(new: Census, same: Stayed, came: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sums]:
+    """Find what the objects that came hang on: the nearest dominators that were there before.
+
+    Returns
+    -------
+    on : ndarray of int64
+        Rows of members; behind those, holders: what hangs on no object that was there before.
+    figures : Sums
+        How much hangs on each.
+    """
+    members = new.members
+    assert members is not None
+    n = len(members)
+    there = np.zeros(n + 1, np.uint8)
+    there[same.new] = 1
+    there[n] = 1
+    above = np.full(n + 1, NO_OBJECT, np.uint32)
+    above[:n] = np.where(members.above == NO_OBJECT, np.uint32(n), members.above)
+    rows = came[members.holder[came] >= 0]
+    on = nearest(above, there)[rows].astype(np.int64)
+    directly = on == n
+    on[directly] = n + members.holder[rows[directly]]
+    unique, inverse = np.unique(on, return_inverse=True)
+    sizes = new.groups.size[members.group[rows]].astype(np.uint64)
+    return unique, Sums(np.ones(rows.size, np.int64), sizes).added(inverse, unique.size)
