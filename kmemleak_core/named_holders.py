@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -270,7 +271,7 @@ class _Namer:
         rows = np.flatnonzero(of_range != _NO_PLACE)
         rows = rows[np.lexsort((place[rows], of_range[rows]))]
         starts = np.flatnonzero(np.diff(of_range[rows], prepend=-1))
-        for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), rows.size], strict=True):
+        for begin, end in pairwise([*starts.tolist(), rows.size]):
             some = rows[begin:end]
             part = ranges[int(of_range[some[0]])]
             if part.kind in _NAMED:
