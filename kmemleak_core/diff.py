@@ -15,7 +15,7 @@ from .change import STATES, Anchor, Change, GroupChange, State
 from .coverage import Coverage
 from .errors import KmemleakError, UsageError
 from .gate import Gate
-from .growth import Cells, Columns, Moved, Sums, count_up, hang, moved, share_out
+from .growth import Cells, Columns, Moved, Sums, count_up, hang, moved, place, share_out
 from .matching import (
     Match,
     Merged,
@@ -332,31 +332,36 @@ class Difference:
 
     @shared_property
     def _moved(self) -> Moved | None:
-        return (
-            None if self._stayed is None else moved(self.old, self.new, self._stayed, leaks=False)
-        )
+        if self._stayed is None:
+            return None
+        return moved(self.old, self.new, self._stayed, leaks=False)
+
+    @shared_property
+    def _placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        return place(self.old, self.new, self._merged, self._stayed)
 
     @shared_property
     def _all(self) -> Columns:
         """All objects, by merged group."""
-        return count_up(self.old, self.new, self._merged, self._moved, leaks=False)
+        return count_up(self.old, self.new, self._merged, self._placed, self._moved, leaks=False)
 
     @shared_property
     def _leaks(self) -> Columns:
         gone = None
         if self._stayed is not None:
             gone = moved(self.old, self.new, self._stayed, leaks=True)
-        return count_up(self.old, self.new, self._merged, gone, leaks=True)
+        return count_up(self.old, self.new, self._merged, self._placed, gone, leaks=True)
 
     @shared_property
     def _cells(self) -> tuple[Cells | None, Cells | None]:
         """How much of each group each holder has, of both sides."""
+        if self._placed is None:
+            return None, None
         none = np.empty(0, np.int64)
-        gone = self._moved or Moved(none, none)
-        merged = self._merged
+        gone, n = self._moved or Moved(none, none), len(self._merged)
         return (
-            share_out(self.old, merged.old, len(merged), gone.went),
-            share_out(self.new, merged.new, len(merged), gone.came),
+            share_out(self.old, self._placed[0], n, gone.went),
+            share_out(self.new, self._placed[1], n, gone.came),
         )
 
     @shared_property
@@ -366,14 +371,14 @@ class Difference:
         return hang(self.new, self._stayed, self._moved.came)
 
     def _group(self, columns: Columns, row: int, state: int, leaks: bool) -> GroupChange:
-        merged = self._merged
-        kind, trace, size = (int(c[row]) for c in (merged.kind, merged.trace, merged.size))
+        kind, frames, shape = self._merged.looks(row)
+        size = int(self._merged.size[row])
         after = columns.after.at(row)
         return GroupChange(
-            merged.kinds[kind] if kind >= 0 else "",
-            merged.traces[trace] if trace >= 0 else (),
+            kind,
+            frames,
             size if size >= 0 else None,
-            merged.shape_of(row),
+            shape,
             STATES[state],
             columns.before.at(row),
             after,

@@ -140,8 +140,38 @@ def moved(old: Census, new: Census, same: Stayed, *, leaks: bool) -> Moved:
     return Moved(*found)
 
 
+def place(
+    old: Census, new: Census, merged: Merged, same: Stayed | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return the merged group of each member of either side; None where only groups are known.
+
+    An object that stayed is in one group, though it holds pointers at other places now: in the one
+    that tells more, for which it does not matter which side is the old one.
+    """
+    a, b = old.members, new.members
+    if a is None or b is None:
+        return None
+    before, after = merged.old[a.group], merged.new[b.group]
+    if same is not None:
+        pairs = np.flatnonzero(before[same.old] != after[same.new])
+        rows, others = same.old[pairs], same.new[pairs]
+        both = np.stack((before[rows], after[others]))
+        rank = np.zeros(len(merged), np.int64)
+        involved = sorted(np.unique(both).tolist(), key=merged.looks)
+        rank[involved] = np.arange(len(involved))
+        chosen = np.where(rank[both[0]] > rank[both[1]], both[0], both[1])
+        before[rows] = after[others] = chosen
+    return before, after
+
+
 def count_up(
-    old: Census, new: Census, merged: Merged, gone: Moved | None, *, leaks: bool
+    old: Census,
+    new: Census,
+    merged: Merged,
+    placed: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    gone: Moved | None,
+    *,
+    leaks: bool,
 ) -> Columns:
     """Add up what each merged group came to.
 
@@ -149,40 +179,59 @@ def count_up(
     ----------
     old, new, merged
         The sides, and where their groups are among the merged ones.
+    placed
+        From `place`.
     gone
         What is on one side only; None where objects are not matched.
     leaks
         Only leaks are counted.
     """
     n = len(merged)
-    figures, examples = [], []
-    for census, to in ((old, merged.old), (new, merged.new)):
-        g = census.groups
-        side = Sums(g.leaked_count, g.leaked_bytes) if leaks else Sums(g.count, g.nbytes)
-        figures.append(side.added(to, n))
-        example = np.zeros(n, np.uint64)
-        of_group = g.leaked_example if leaks else g.example
-        there = of_group > 0
-        example[to[there]] = of_group[there]
-        examples.append(example)
-    before, after = figures
-    if gone is None:
-        came, went = after.beyond(before), before.beyond(after)
+    if gone is None or placed is None:
+        (before, a), (after, b) = (
+            _groups(census, to, n, leaks=leaks)
+            for census, to in ((old, merged.old), (new, merged.new))
+        )
+        went, came = before.beyond(after), after.beyond(before)
     else:
-        moves = []
-        for census, to, example, rows in (
-            (old, merged.old, examples[0], gone.went),
-            (new, merged.new, examples[1], gone.came),
-        ):
-            assert census.members is not None
-            group = census.members.group[rows]
-            count = np.bincount(group, minlength=len(census.groups))
-            nbytes = census.groups.size.astype(np.uint64) * count.astype(np.uint64)
-            moves.append(Sums(count, nbytes).added(to, n))
-            # Of several the one that is written last stays: the last allocated.
-            example[to[group]] = census.members.address[rows]
-        went, came = moves
-    return Columns(before, after, came, went, np.where(after.count > 0, examples[1], examples[0]))
+        (before, went, a), (after, came, b) = (
+            _members(census, group, n, rows, leaks=leaks)
+            for census, group, rows in ((old, placed[0], gone.went), (new, placed[1], gone.came))
+        )
+    return Columns(before, after, came, went, np.where(after.count > 0, b, a))
+
+
+def _groups(
+    census: Census, to: NDArray[np.int64], n: int, *, leaks: bool
+) -> tuple[Sums, NDArray[np.uint64]]:
+    """Return what a side's groups come to, and an example of each."""
+    g = census.groups
+    side = Sums(g.leaked_count, g.leaked_bytes) if leaks else Sums(g.count, g.nbytes)
+    example = np.zeros(n, np.uint64)
+    of_group = g.leaked_example if leaks else g.example
+    there = of_group > 0
+    example[to[there]] = of_group[there]
+    return side.added(to, n), example
+
+
+def _members(
+    census: Census, group: NDArray[np.int64], n: int, moved: NDArray[np.int64], *, leaks: bool
+) -> tuple[Sums, Sums, NDArray[np.uint64]]:
+    """Return what a side's members come to by group, those that moved, and an example of each."""
+    members = census.members
+    assert members is not None
+    rows = members.order
+    rows = np.arange(len(members), dtype=np.uint32) if rows is None else rows
+    rows = rows[members.leaked[rows]] if leaks else rows
+    sums = []
+    example = np.zeros(n, np.uint64)
+    for some in (rows, moved):
+        sizes = census.groups.size[members.group[some]].astype(np.uint64)
+        each = Sums(np.ones(some.size, np.int64), sizes)
+        sums.append(each.added(group[some], n))
+        # Of several the one that is written last stays: the last allocated.
+        example[group[some]] = members.address[some]
+    return sums[0], sums[1], example
 
 
 def _signed(sums: Sums, less: Sums | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,7 +270,7 @@ class Cells:
 
 
 def share_out(
-    census: Census, to: NDArray[np.int64], n: int, rows: NDArray[np.int64]
+    census: Census, group: NDArray[np.int64], n: int, moved: NDArray[np.int64]
 ) -> Cells | None:
     """Find out who holds each group; of those with members that moved, who holds these.
 
@@ -229,25 +278,24 @@ def share_out(
     ----------
     census
         One side.
-    to, n
-        Where its groups are among n merged ones.
-    rows
-        Members that moved.
+    group, n
+        Which of n merged groups each member is in.
+    moved
+        Rows of members that are on this side only.
     """
     members, holding = census.members, census.holders
     if members is None or holding is None:
         return None
     some = np.zeros(n, np.bool_)
-    some[to[members.group[rows]]] = True
-    keep = ~some[to][members.group]
-    keep[rows] = True
+    some[group[moved]] = True
+    keep = ~some[group]
+    keep[moved] = True
     keep &= members.holder >= 0
-    group, holders = members.group[keep], len(holding.names)
-    cell = to[group] * holders + members.holder[keep]
-    inverse, unique = numbered(cell.astype(np.uint64))
-    key = unique.astype(np.int64)
-    each = Sums(np.ones(group.size, np.int64), census.groups.size[group].astype(np.uint64))
-    return Cells(key, each.added(inverse, key.size), holders)
+    holders = len(holding.names)
+    inverse, key = numbered((group[keep] * holders + members.holder[keep]).astype(np.uint64))
+    sizes = census.groups.size[members.group[keep]].astype(np.uint64)
+    each = Sums(np.ones(sizes.size, np.int64), sizes)
+    return Cells(key.astype(np.int64), each.added(inverse, key.size), holders)
 
 
 def hang(new: Census, same: Stayed, came: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sums]:

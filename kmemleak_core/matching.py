@@ -81,6 +81,15 @@ class Merged:
         shape = int(self.shape[row])
         return self.shapes[shape] if shape >= 0 else "any" if shape == _VARIED else ""
 
+    def looks(self, row: int) -> tuple[str, tuple[str, ...], str]:
+        """Return what a group's objects are, whatever its number."""
+        kind, trace = int(self.kind[row]), int(self.trace[row])
+        return (
+            self.kinds[kind] if kind >= 0 else "",
+            self.traces[trace] if trace >= 0 else (),
+            self.shape_of(row),
+        )
+
 
 def decide(old: Census, new: Census, match: Match) -> tuple[bool, str]:
     """Return whether objects are matched by address, and why.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -166,11 +167,17 @@ def lasting(name: str, process: str = "") -> str:
 
 def _ranges(found: Found, alone: NDArray[np.int64]) -> tuple[list[RootRange], NDArray[np.int64]]:
     """Return what is scanned unconditionally, owners' memory first; objects' rows, −1 for roots."""
-    kept = [(part, -1) for part in found.roots.ranges]
+    # A loader maps a file's .bss, as far as it is no part of the data's last page, right behind it.
+    ends = {part.end for part in found.roots.ranges if part.kind == "data"}
+    kept = [
+        (replace(part, kind="data") if part.kind == "anonymous" and part.address in ends else part)
+        for part in found.roots.ranges
+    ]
+    owned = [(part, -1) for part in kept]
     if alone.size:
         start, size, owner, _ = scan_plan(found.result.objects)
         of_alone = alone if owner is None else np.flatnonzero(np.isin(owner, alone))
-        kept += [
+        owned += [
             (RootRange(int(start[i]), int(size[i]), "data", THEMSELVES), row)
             for i, row in zip(
                 of_alone.tolist(),
@@ -178,8 +185,8 @@ def _ranges(found: Found, alone: NDArray[np.int64]) -> tuple[list[RootRange], ND
                 strict=True,
             )
         ]
-    kept.sort(key=lambda one: _turn(one[0].kind))
-    return [part for part, _ in kept], np.array([row for _, row in kept], np.int64)
+    owned.sort(key=lambda one: _turn(one[0].kind))
+    return [part for part, _ in owned], np.array([row for _, row in owned], np.int64)
 
 
 def _places(

@@ -53,7 +53,7 @@ class TestOneProcess:
         assert growth["cache in .bss of growing"] == amount(made["block"])
         freed = amount(grown.after.freed["departing"])
         assert growth["departing in .bss of growing"] == (-freed[0], -freed[1])
-        assert list(growth)[0] == "table in .bss of growing"
+        assert next(iter(growth)) == "table in .bss of growing"
 
     def test_each_group_says_who_holds_it(self, grown: Grown) -> None:
         groups = grown.difference.groups()
@@ -64,7 +64,9 @@ class TestOneProcess:
 
     def test_the_object_that_new_ones_hang_on_is_told(self, grown: Grown) -> None:
         (array,) = grown.before.made["array"]
-        anchors = {anchor.address: anchor for anchor in grown.difference.anchors() if anchor.address}
+        anchors = {
+            anchor.address: anchor for anchor in grown.difference.anchors() if anchor.address
+        }
         # One more may be held by a word on the stack, too.
         assert anchors[array].amount.objects in (39, 40)
         assert anchors[array].name == "cache in .bss of growing"
