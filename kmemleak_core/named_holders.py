@@ -7,9 +7,10 @@ else the stack, the mapping, the registers. Addresses that every run moves are n
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ._scan import scan_words
 from .census import Holding
 from .errors import UsageError
 from .holders import Names
+from .image import MemoryImage
 from .pipeline import Found
 from .retained import Retained
 from .roots import RootRange
@@ -203,7 +205,7 @@ def _places(
         inclusive_end=options.end_pointers,
         interior=options.interior,
     )
-    for start, size, number in _pieces(ranges):
+    for start, size, number in _pieces(result.image, ranges):
         places, _, targets, pieces = scan_words(
             result.image.engine,
             index,
@@ -222,23 +224,29 @@ def _places(
 
 
 def _pieces(
-    ranges: Sequence[RootRange],
+    image: MemoryImage, ranges: Sequence[RootRange]
 ) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]]:
-    """Cut ranges into lists of pieces that are no larger together than a bound: what refers to
-    objects from them fits into memory.
+    """Cut what the image has of ranges into lists of pieces that are no larger than a bound.
+
+    Then what refers to objects from one list fits into memory, and takes no longer than memory
+    that there is.
     """
+    segments = image.segments
+    starts = [segment.address for segment in segments]
     batch: list[tuple[int, int, int]] = []
     room = _PIECE
     for number, part in enumerate(ranges):
-        at = part.address
-        while at < part.end:
-            end = min(part.end, (at // _PIECE + 1) * _PIECE)
-            if batch and end - at > room:
-                yield _columns(batch)
-                batch, room = [], _PIECE
-            batch.append((at, end - at, number))
-            room -= end - at
-            at = end
+        first = max(0, bisect_right(starts, part.address) - 1)
+        for segment in islice(segments, first, bisect_left(starts, part.end)):
+            at = max(part.address, segment.address)
+            while at < min(part.end, segment.end):
+                end = min(part.end, segment.end, (at // _PIECE + 1) * _PIECE)
+                if batch and end - at > room:
+                    yield _columns(batch)
+                    batch, room = [], _PIECE
+                batch.append((at, end - at, number))
+                room -= end - at
+                at = end
     if batch:
         yield _columns(batch)
 

@@ -267,7 +267,7 @@ def _other_user(*names: str) -> int:
     pytest.skip(f"no user to run as: none of {names}")
 
 
-def _connect(port: int) -> socket.socket:
+def connect(port: int) -> socket.socket:
     deadline = time.monotonic() + rig.PATIENCE
     while True:
         try:
@@ -278,7 +278,7 @@ def _connect(port: int) -> socket.socket:
             time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -287,13 +287,13 @@ def _free_port() -> int:
 @contextmanager
 def memcached(folder: Path, environment: Environment) -> Iterator[int]:
     """Under load: thousands of values set, read and deleted over eight connections."""
-    port = _free_port()
+    port = free_port()
     command: list[str | Path] = [rig.need("memcached"), "-l", "127.0.0.1", "-p", str(port)]
     command += ["-U", "0", "-m", "32", "-t", "4", "-c", "64"]
     if os.geteuid() == 0:
         command += ["-u", "root"]
     with rig.running(command, folder, ready=None, environment=environment) as server:
-        clients = [_connect(port) for _ in range(8)]
+        clients = [connect(port) for _ in range(8)]
         try:
             for number, client in enumerate(clients):
                 for i in range(3000):
@@ -303,7 +303,7 @@ def memcached(folder: Path, environment: Environment) -> Iterator[int]:
                     if i % 3 == 0:
                         client.sendall(b"delete %s noreply\r\n" % key)
                 client.sendall(b"get key-%d-7\r\nversion\r\n" % number)
-                _read_until(client, b"VERSION")
+                read_until(client, b"VERSION")
             # Hang up on some, so that connections are kept for reuse.
             for client in clients[::2]:
                 client.close()
@@ -315,7 +315,7 @@ def memcached(folder: Path, environment: Environment) -> Iterator[int]:
                 client.close()
 
 
-def _read_until(client: socket.socket, end: bytes) -> None:
+def read_until(client: socket.socket, end: bytes) -> None:
     data = b""
     while end not in data:
         more = client.recv(1 << 16)
@@ -327,7 +327,7 @@ def _read_until(client: socket.socket, end: bytes) -> None:
 @contextmanager
 def nginx(folder: Path, environment: Environment) -> Iterator[int]:
     """One process that has answered some requests."""
-    port = _free_port()
+    port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     paths = "".join(
         f"{name}_temp_path {folder}/{name};"
@@ -345,7 +345,7 @@ http {{ access_log off; {paths}
     command: list[str | Path] = [rig.need("nginx", "nginx-light"), "-p", folder]
     command += ["-c", configuration]
     with rig.running(command, folder, ready=None, environment=environment) as server:
-        with _connect(port) as client:
+        with connect(port) as client:
             for path in (b"/a", b"/page", b"/missing") * 20:
                 client.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
             client.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -358,15 +358,15 @@ http {{ access_log off; {paths}
 @contextmanager
 def redis(folder: Path, environment: Environment) -> Iterator[int]:
     """Not on glibc's heap: Debian's is linked with jemalloc."""
-    port = _free_port()
+    port = free_port()
     command: list[str | Path] = [rig.need("redis-server"), "--port", str(port)]
     command += ["--bind", "127.0.0.1", "--save", "", "--dir", folder]
     with rig.running(command, folder, ready=None, environment=environment) as server:
-        with _connect(port) as client:
+        with connect(port) as client:
             for i in range(2000):
                 client.sendall(b"SET key%d %s\r\n" % (i, b"v" * (i % 300 + 1)))
             client.sendall(b"ECHO ready-now\r\n")
-            _read_until(client, b"ready-now")
+            read_until(client, b"ready-now")
         time.sleep(0.1)
         server.settle()
         yield server.pid
