@@ -103,6 +103,8 @@ COMMANDS = {
     "cluster dot": "cluster --no-roots registers,stacks {core} {address}",
     "cluster graphml": "cluster --no-roots registers,stacks {core} {address} --format graphml",
     "cluster json": "cluster --no-roots registers,stacks {core} {address} --format json",
+    "diff": "diff {core} {core}",
+    "diff json": "diff --json {core} {core}",
     "explain": "explain {core} {address}",
     "explain json": "explain --json {core} {address}",
     "paths": "paths {core} {address}",
@@ -114,7 +116,7 @@ COMMANDS = {
 }
 
 #: Of those what shows content unless told not to.
-OPEN = {"text", "json", "kmemleak", "explain", "explain json"}
+OPEN = {"text", "json", "kmemleak", "diff", "diff json", "explain", "explain json"}
 
 
 def arguments_of(name: str, core: Path, address: str) -> list[str]:
