@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .frame_patterns import function_of, module_of
 from .leaks import LeakGroup
+from .shapes import WORDS
 
 #: Version of the file's layout.
 VERSION = 1
@@ -235,7 +236,7 @@ def _pointers(shape: str) -> str:
     for part in shape.removesuffix(" …").split("·"):
         name, _, times = part.partition("×")
         held = name if name in ("obj", "ptr") else "-"
-        words += [held] * (int(times) if times.isdigit() else 1)
+        words += [held] * (min(int(times), WORDS) if times.isdigit() else 1)
     return "·".join(words).rstrip("·-")
 
 

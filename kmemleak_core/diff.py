@@ -143,7 +143,13 @@ class Difference:
     # ---- tables
 
     def groups(
-        self, limit: int = 0, *, sort: str = "bytes", min_size: int = 0, leaks: bool = False
+        self,
+        limit: int = 0,
+        *,
+        sort: str = "bytes",
+        min_size: int = 0,
+        leaks: bool = False,
+        grown: bool | None = None,
     ) -> list[GroupChange]:
         """Return the groups that have changed: what has grown first, what shrank last.
 
@@ -159,7 +165,9 @@ class Difference:
         min_size
             Leave out groups of smaller objects, in bytes.
         leaks
-            Only leaks are counted.
+            Only leaks are counted; a group of which some are new has grown.
+        grown
+            Only groups that have grown; or only those that shrank, the most first.
 
         Raises
         ------
@@ -169,7 +177,7 @@ class Difference:
         if sort not in SORTS:
             raise UsageError(f"groups are not sorted by {sort!r}", hint=f"one of: {SORTS}")
         columns = self._leaks if leaks else self._all
-        rows = columns.chosen(sort, min_size, self._merged.size, moved=leaks)
+        rows = columns.chosen(sort, min_size, self._merged.size, moved=leaks, grown=grown)
         rows = rows[:limit] if limit > 0 else rows
         states = columns.states[rows].tolist()
         return [
@@ -177,10 +185,14 @@ class Difference:
             for row, state in zip(rows.tolist(), states, strict=True)
         ]
 
-    def count_groups(self, *, min_size: int = 0, leaks: bool = False) -> int:
-        """Return how many groups have changed."""
+    def tally(
+        self, *, min_size: int = 0, leaks: bool = False, grown: bool | None = None
+    ) -> tuple[int, Amount]:
+        """Return how many groups `groups` has, and by how much they have grown together."""
         columns = self._leaks if leaks else self._all
-        return int(columns.chosen("bytes", min_size, self._merged.size, moved=leaks).size)
+        rows = columns.chosen("bytes", min_size, self._merged.size, moved=leaks, grown=grown)
+        more, nbytes = columns.growth(moved=leaks)
+        return rows.size, Amount(int(more[rows].sum()), int(nbytes[rows].sum()))
 
     @shared_property
     def types(self) -> tuple[Change, ...]:

@@ -83,8 +83,31 @@ class Columns:
         state[(count_b == 0) & (count_a > 0)] = STATES.index("gone")
         return state
 
+    def growth(self, *, moved: bool = False) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return by how many objects, and bytes, each group has grown.
+
+        Parameters
+        ----------
+        moved
+            Whether what came counts (or, where nothing did, what went), though as much went.
+        """
+        if not moved:
+            more = self.after.count - self.before.count
+            return more, self.after.nbytes.astype(np.int64) - self.before.nbytes.astype(np.int64)
+        some = (self.came.count > 0) | (self.came.nbytes > 0)
+        return (
+            np.where(some, self.came.count, -self.went.count),
+            np.where(some, self.came.nbytes.astype(np.int64), -self.went.nbytes.astype(np.int64)),
+        )
+
     def chosen(
-        self, sort: str, min_size: int, size: NDArray[np.int64], *, moved: bool = False
+        self,
+        sort: str,
+        min_size: int,
+        size: NDArray[np.int64],
+        *,
+        moved: bool = False,
+        grown: bool | None = None,
     ) -> NDArray[np.int64]:
         """Return the groups that have changed, those that have grown most first.
 
@@ -97,22 +120,21 @@ class Columns:
         size
             Of each group's objects; only for an order that depends on nothing else.
         moved
-            Whether a group counts by what came (or, if nothing did, went), though as much went.
+            As of `growth`.
+        grown
+            Only those that have grown; or only those that shrank, which come the other way round.
         """
-        total = self.before.count + self.after.count
-        mean = (self.before.nbytes + self.after.nbytes) // np.maximum(total, 1).astype(np.uint64)
-        more, growth = _signed(self.after, self.before)
-        changed = self.states != STATES.index("same")
-        if moved:
-            changed = (self.came.count > 0) | (self.came.nbytes > 0)
-            fewer = ~changed
-            more, growth = _signed(self.came)
-            more[fewer], growth[fewer] = (-column[fewer] for column in _signed(self.went))
-            changed |= (self.went.count > 0) | (self.went.nbytes > 0)
-        rows = np.flatnonzero(self.there & changed)
-        rows = rows[mean[rows] >= min_size] if min_size > 0 else rows
-        first = {"bytes": growth, "count": more, "size": mean.astype(np.int64)}[sort]
-        keys = (self.example, size, -more, -growth, -first)
+        more, nbytes = self.growth(moved=moved)
+        total = np.maximum(self.before.count + self.after.count, 1).astype(np.uint64)
+        mean = ((self.before.nbytes + self.after.nbytes) // total).astype(np.int64)
+        up = (nbytes > 0) | ((nbytes == 0) & (more > 0))
+        chosen = (more != 0) | (nbytes != 0)
+        if grown is not None:
+            chosen &= up == grown
+        rows = np.flatnonzero(chosen & (mean >= min_size))
+        sign = 1 if grown is False else -1
+        first = {"bytes": sign * nbytes, "count": sign * more, "size": -mean}[sort]
+        keys = (self.example, size, sign * more, sign * nbytes, first)
         return rows[np.lexsort(tuple(key[rows] for key in keys))]
 
 
@@ -232,13 +254,6 @@ def _members(
         # Of several the one that is written last stays: the last allocated.
         example[group[some]] = members.address[some]
     return sums[0], sums[1], example
-
-
-def _signed(sums: Sums, less: Sums | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    count, nbytes = sums.count.copy(), sums.nbytes.astype(np.int64)
-    if less is not None:
-        count, nbytes = count - less.count, nbytes - less.nbytes.astype(np.int64)
-    return count, nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

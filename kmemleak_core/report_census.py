@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -72,7 +72,10 @@ def census_of_document(document: Any, path: str = "") -> Census:
 def census_of_report(report: Report) -> Census:
     """Return what a report's leaks came to."""
     source, summary, notes = report.source, report.summary, Coverage()
-    _note_groups(notes, report.grouped_by, bool(summary.suppressed_objects))
+    columns = leak_columns(
+        (signature(g), Amount(g.count, g.nbytes), g.example) for g in report.groups
+    )
+    _note_groups(notes, columns, report.grouped_by, bool(summary.suppressed_objects))
     return Census(
         identity=Identity(
             path=source.path,
@@ -86,9 +89,7 @@ def census_of_report(report: Report) -> Census:
         ),
         objects=Amount(summary.objects, summary.object_bytes),
         leaked=Amount(summary.leaked_objects, summary.leaked_bytes),
-        groups=leak_columns(
-            (signature(g), Amount(g.count, g.nbytes), g.example) for g in report.groups
-        ),
+        groups=columns,
         coverage=report.coverage,
         notes=notes,
     )
@@ -131,18 +132,16 @@ def leak_columns(groups: Iterable[tuple[Signature, Amount, int]]) -> GroupColumn
     )
 
 
-def _head(file: Iterable[str]) -> str:
-    """Return a report without its single leaks, of which there can be millions, one a line."""
+def _head(file: TextIO) -> str:
+    """Read a report without its single leaks, of which there can be millions, one a line."""
     lines: list[str] = []
     room = _MOST
-    for line in file:
+    while room >= 0 and (line := file.readline(room + 1)):
         if line.startswith(_LEAKS):
             lines.append(_LEAKS + "]}")
             break
         lines.append(line)
         room -= len(line)
-        if room < 0:
-            break
     return "".join(lines)
 
 
@@ -163,7 +162,8 @@ def _census(document: Mapping[str, Any], path: str) -> Census:
             f"filters or a baseline hid {int(hidden['objects']):,} leaks, which are not compared",
         )
     by = document.get("grouped_by", "origin")
-    _note_groups(notes, by, bool(_number(summary.get("suppressed_objects", 0))))
+    columns = leak_columns(_group(group) for group in groups)
+    _note_groups(notes, columns, by, bool(_number(summary.get("suppressed_objects", 0))))
     process = {str(k): str(v) for k, v in dict(source.get("process") or {}).items()}
     release = "" if kernel is None else str(kernel.get("release", ""))
     return Census(
@@ -179,12 +179,14 @@ def _census(document: Mapping[str, Any], path: str) -> Census:
         ),
         objects=Amount(*(_number(summary[k]) for k in ("objects", "object_bytes"))),
         leaked=Amount(*(_number(summary[k]) for k in ("leaked_objects", "leaked_bytes"))),
-        groups=leak_columns(_group(group) for group in groups),
+        groups=columns,
         notes=notes,
     )
 
 
-def _note_groups(notes: Coverage, by: str, suppressed: bool) -> None:
+def _note_groups(notes: Coverage, columns: GroupColumns, by: str, suppressed: bool) -> None:
+    if "others" in columns.shapes:
+        notes.add("diff.folded", "its smallest groups are folded into one, and compared as one")
     if by != "origin":
         notes.add("diff.grouped", f"its leaks are grouped by {by}: others are not found again")
     if suppressed:

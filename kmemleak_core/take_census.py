@@ -24,6 +24,8 @@ from .shapes import mask_words, pointer_masks
 
 T = TypeVar("T")
 
+#: No size is greater in a column that has −1 for those that are not known.
+_MOST_SIZE = (1 << 63) - 1
 #: Sizes and shapes are packed into one number while it has room for both.
 _ROOM = 1 << 47
 
@@ -134,7 +136,7 @@ def group_all(found: Found, masks: NDArray[np.uint16]) -> tuple[GroupColumns, ND
         kind=kind,
         trace=trace,
         shape=shape.astype(np.int32),
-        size=size.astype(np.int64),
+        size=np.minimum(size, np.uint64(_MOST_SIZE)).astype(np.int64),
         count=count,
         nbytes=size * count.astype(np.uint64),
         leaked_count=leaked_count,

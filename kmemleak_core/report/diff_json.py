@@ -105,7 +105,7 @@ def _groups(
         return {name: [], f"{name}_left_out": 0}
     sort, least = options.sort or "bytes", options.min_size
     shown = found.groups(limit, sort=sort, min_size=least, leaks=leaks)
-    left = found.count_groups(leaks=leaks) - len(shown)
+    left = found.tally(leaks=leaks)[0] - len(shown)
     return {name: [_group(group) for group in shown], f"{name}_left_out": left}
 
 

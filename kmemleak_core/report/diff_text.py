@@ -117,7 +117,7 @@ def difference_html(found: Difference) -> str:
         )
         for group in groups
     ]
-    left = found.count_groups(leaks=leaks) - len(groups)
+    left = found.tally(leaks=leaks)[0] - len(groups)
     columns = ("", "objects", "bytes", "before", "after", "what", "held by", "example")
     return html_table(found, columns, rows, f"{left:,} more groups" if left else "")
 
@@ -260,52 +260,51 @@ def _anchor(anchor: Anchor) -> list[tuple[str, str]]:
 def _groups(
     found: Difference, options: RenderOptions, line: Line, width: int, *, leaks: bool
 ) -> None:
-    every = found.groups(sort=options.sort or "bytes", min_size=options.min_size, leaks=leaks)
-    grown = [g for g in every if _grows(g, leaks)]
-    shrunk = [g for g in every if not _grows(g, leaks)]
     limit = DEFAULT_LIMIT if options.limit is None else options.limit
-    if options.sort in (None, "bytes", "count"):
-        shrunk.reverse()
-    hidden = found.count_groups(leaks=leaks) - len(every)
     noun = "leaks" if leaks else "objects"
-    for title, some, most in (
-        ("New leaks" if leaks else "Groups that are new or have grown", grown, limit),
+    for grown, title, most in (
+        (True, "New leaks" if leaks else "Groups that are new or have grown", limit),
         (
+            False,
             "Leaks that are none any more" if leaks else "Groups that are gone or have shrunk",
-            shrunk,
             _SHRUNK_LIMIT if options.limit is None else limit,
         ),
     ):
-        if not some:
+        shown = found.groups(
+            most,
+            sort=options.sort or "bytes",
+            min_size=options.min_size,
+            leaks=leaks,
+            grown=grown,
+        )
+        if not shown:
             continue
         line()
         line((title, "bold"))
-        shown = some[:most] if most else some
         for group in shown:
             _group(found, line, width, group, leaks=leaks)
-        rest = some[len(shown) :]
-        if rest:
+        count, growth = found.tally(min_size=options.min_size, leaks=leaks, grown=grown)
+        if count > len(shown):
+            told = [_growth(g, leaks) for g in shown]
+            objects = growth.objects - sum(g.objects for g in told)
+            nbytes = growth.nbytes - sum(g.nbytes for g in told)
             line()
-            growth = Amount(sum(g.growth.objects for g in rest), sum(g.growth.nbytes for g in rest))
             line(
-                f"  and {count_text(len(rest), 'more group')}: {growth.objects:+,} objects,"
-                f" {_size(growth.nbytes)} (--limit 0 shows all)"
+                f"  and {count_text(count - len(shown), 'more group')}: {objects:+,} objects,"
+                f" {_size(nbytes)} (--limit 0 shows all)"
             )
+    hidden = found.tally(leaks=leaks)[0]
+    hidden -= found.tally(min_size=options.min_size, leaks=leaks)[0]
     if hidden:
         line()
         wrapped(line, f"--min-size hides {count_text(hidden, 'group')} of smaller {noun}", width)
 
 
-def _grows(group: GroupChange, leaks: bool) -> bool:
-    if leaks:
-        return bool(group.came.objects or group.came.nbytes)
-    return group.state in ("new", "grown")
-
-
 def _growth(group: GroupChange, leaks: bool) -> Amount:
     if not leaks:
         return group.growth
-    return group.came if _grows(group, leaks) else Amount().minus(group.went)
+    new = group.came.objects or group.came.nbytes
+    return group.came if new else Amount().minus(group.went)
 
 
 def _group(found: Difference, line: Line, width: int, group: GroupChange, *, leaks: bool) -> None:

@@ -171,7 +171,7 @@ def test_in_a_notebook(grown: Grown) -> None:
     assert "grew by" in repr(found)
     assert "table in .bss of growing" in found._repr_html_()
     table = found.to_pandas()
-    assert len(table) == found.count_groups()
+    assert len(table) == found.tally()[0]
     assert table["bytes_after"].sum() - table["bytes_before"].sum() == found.growth.nbytes
     assert found.to_dict(limit=1)["groups"][0]["state"] == "grown"
 

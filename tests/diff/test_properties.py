@@ -106,6 +106,15 @@ def test_totals_add_up(
     assert added(c.growth for c in found.modules) == held
     if found.types:
         assert added(c.growth for c in found.types) == found.growth
+    for leaks in (False, True):
+        halves = [found.groups(leaks=leaks, grown=grown) for grown in (True, False)]
+        assert {*halves[0], *halves[1]} == set(found.groups(leaks=leaks))
+        for grown, groups in zip((True, False), halves, strict=True):
+            count, growth = found.tally(leaks=leaks, grown=grown)
+            assert count == len(groups)
+            assert growth == added(
+                (g.came if grown else Amount().minus(g.went)) if leaks else g.growth for g in groups
+            )
     for group in (*found.groups(), *found.groups(leaks=True)):
         # Of one process an object stays in its group: nothing else makes it grow.
         assert group.came.minus(group.went) == group.growth

@@ -103,6 +103,40 @@ class TestWhatMustBeKnown:
         notes = [note.code for note in km.diff(grown.old, path).notes]
         assert "diff.grouped" in notes
 
+    def test_groups_that_were_folded_into_one(
+        self, reports: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, grown: Grown
+    ) -> None:
+        monkeypatch.setattr("kmemleak_core.leaks.MAX_GROUPS", 1)
+        folded = km.scan(grown.new).to_dict()
+        assert folded["groups"][0]["shape"] == "others"
+        found = km.diff(reports[0], folded)
+        assert "diff.folded" in [note.code for note in found.notes]
+        summary = folded["summary"]
+        assert found.leaks.after == (summary["leaked_objects"], summary["leaked_bytes"])
+
+
+class TestWhatIsHostile:
+    def test_single_leaks_are_not_read(self, reports: tuple[Path, Path], tmp_path: Path) -> None:
+        head, _, _ = reports[1].read_text().partition('\n "leaks": [')
+        path = tmp_path / "cut.json"
+        path.write_text(head + '\n "leaks": [\n  {"address": ' + "x" * 100_000)
+        assert told(km.diff(reports[0], path)) == told(km.diff(*reports))
+
+    def test_a_shape_is_no_longer_than_what_is_looked_at(self, reports: tuple[Path, Path]) -> None:
+        document = json.loads(reports[1].read_text())
+        document["groups"][0]["shape"] = "obj×999999999999999·ptr"
+        shapes = {group.shape for group in km.diff(reports[0], document).groups(leaks=True)}
+        assert "·".join(["obj"] * 8 + ["ptr"]) in shapes
+
+    def test_names_are_escaped(self, reports: tuple[Path, Path]) -> None:
+        document = json.loads(reports[1].read_text())
+        for text in ("\x1b[2J", "\u202e", "<b>"):
+            document["groups"][0] |= {"kind": text, "backtrace": [text]}
+            document["source"] |= {"process": {"name": text, "arguments": text}, "path": text}
+            found = km.diff(reports[0], document)
+            for shown in (found.report(), found.report("json"), found._repr_html_()):
+                assert text not in shown or (text == "<b>" and shown != found._repr_html_())
+
 
 class TestWhatIsNone:
     @pytest.mark.parametrize(
