@@ -37,6 +37,8 @@ class GroupColumns:
         What the next columns are indices into: what objects are; backtraces, innermost first, of
         return addresses or of functions' names; where pointers are among the first words
         (``"obj·-·ptr"``).
+    typed
+        Whether kinds are types: then objects of one are alike, wherever their pointers are.
     functions
         Return address → name without an offset, ``"?"`` for none.
     kind, trace, shape
@@ -55,6 +57,7 @@ class GroupColumns:
     kinds: Sequence[str]
     traces: Sequence[tuple[int | str, ...]]
     functions: Mapping[int, str]
+    typed: bool
     shapes: Sequence[str]
     kind: NDArray[np.int32]
     trace: NDArray[np.int32]

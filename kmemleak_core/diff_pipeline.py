@@ -120,7 +120,7 @@ def _census(
     from .pipeline import find_leaks
     from .take_census import take_census
 
-    found = find_leaks(source, replace(options, low_memory=False), tell, every_kind=True)
+    found = find_leaks(source, replace(options, low_memory=False), tell)
     return take_census(found, options.sysroot, options.threads, tell)
 
 

@@ -111,7 +111,6 @@ def find_kernel_leaks(
     no_roots: frozenset[str] = frozenset(),
     threads: int | None = None,
     low_memory: bool = False,
-    every_kind: bool = False,
 ) -> KernelLeaks:
     """Find what a kernel leaks.
 
@@ -129,8 +128,6 @@ def find_kernel_leaks(
         Receives what was missing of the kernel.
     no_roots
         Classes of roots to leave out, keys of `ROOT_KINDS`.
-    every_kind
-        Whether the slab caches of all objects are wanted, not only those of the leaks.
 
     Raises
     ------
@@ -157,7 +154,7 @@ def find_kernel_leaks(
         with clock("heap"):
             found = find_kmemleak(kernel)
     if found is not None:
-        return _by_kmemleak(kernel, found, options, clock, no_roots, how, every_kind)
+        return _by_kmemleak(kernel, found, options, clock, no_roots, how)
     _check_records(dump, options)
     if options.verdict == "kernel" or options.no_rules:
         raise UsageError(
@@ -221,7 +218,6 @@ def _by_kmemleak(
     clock: Clock,
     no_roots: frozenset[str],
     how: Mapping[str, Any],
-    every_kind: bool,
 ) -> KernelLeaks:
     from .linux.verdict import AS_KERNEL, AS_NOW, find_verdict, rules_named, stored_reported
 
@@ -244,8 +240,8 @@ def _by_kmemleak(
             findings, kernel_reported=int(np.count_nonzero(stored_reported(kernel, found)))
         )
         heap = copy.copy(found.heap)
-        rows = np.arange(len(heap.objects)) if every_kind else verdict.rows
-        heap.provenance = _with_caches(kernel, pages, heap, rows)
+        every = np.arange(len(heap.objects))
+        heap.provenance = _with_caches(kernel, pages, heap, every)
     records = partial(_records, kernel, found)
     return KernelLeaks(heap, verdict.scan, roots, findings, kernel.symbols, records)
 
@@ -327,7 +323,7 @@ def _differences(
 def _with_caches(
     kernel: Kernel, pages: Pages | None, heap: Heap, rows: NDArray[np.int64]
 ) -> Provenance | None:
-    """Return kmemleak's provenance with the slab caches of the leaks."""
+    """Return kmemleak's provenance with the slab caches of some objects."""
     from .heaps.slub.naming import kinds_of
 
     provenance = heap.provenance

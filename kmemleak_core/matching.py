@@ -225,7 +225,7 @@ def merge_groups(old: GroupColumns, new: GroupColumns, traces: Traces) -> Merged
 
     As in a baseline, a backtrace makes a group with what the objects are; without one size and
     pointers do. Where nearly every object of a size and kind has its pointers at other places,
-    these do not matter.
+    these do not matter, nor do those of objects whose type is known.
     """
     names: dict[str, list[Any]] = {}
     columns = []
@@ -241,8 +241,9 @@ def merge_groups(old: GroupColumns, new: GroupColumns, traces: Traces) -> Merged
     count = np.concatenate([np.maximum(side.count, side.leaked_count) for side in (old, new)])
     traced = trace >= 0
     own_size = size
-    size, shape = np.where(traced, -1, size), np.where(traced, _ANY, shape)
-    shape = _merge_varied(kind, size, shape, count, ~traced & (size >= 0))
+    typed = np.repeat([old.typed, new.typed], [len(old), len(new)]) & (kind >= 0)
+    size, shape = np.where(traced, -1, size), np.where(traced | typed, _ANY, shape)
+    shape = _merge_varied(kind, size, shape, count, ~traced & ~typed & (size >= 0))
     order = np.lexsort((shape, size, trace, kind))
     new_one = np.zeros(order.size, np.bool_)
     new_one[:1] = True

@@ -186,26 +186,14 @@ def find_leaks(
     source: Path | RawSource,
     options: AnalyseOptions | None = None,
     progress: Progress | None = None,
-    *,
-    every_kind: bool = False,
 ) -> Found:
-    """Find the leaks in a dump, with everything that led to them; otherwise as `analyse`.
-
-    Parameters
-    ----------
-    every_kind
-        Whether the kinds of all objects are wanted, rather than the leaks' at least.
-    """
+    """Find the leaks in a dump, with everything that led to them; otherwise as `analyse`."""
     clock = Clock(progress or (lambda _: None))
-    return _find_leaks(source, options or AnalyseOptions(), Coverage(), clock, every_kind)
+    return _find_leaks(source, options or AnalyseOptions(), Coverage(), clock)
 
 
 def _find_leaks(
-    source: Path | RawSource,
-    options: AnalyseOptions,
-    coverage: Coverage,
-    clock: Clock,
-    every_kind: bool = False,
+    source: Path | RawSource, options: AnalyseOptions, coverage: Coverage, clock: Clock
 ) -> Found:
     if isinstance(source, RawSource):
         dump, heap, roots = _open_raw(source, options, coverage, clock)
@@ -215,7 +203,7 @@ def _find_leaks(
         with clock("open"):
             dump = open_dump(source, sysroot=options.sysroot)
         if dump.machine is not None:
-            return _kernel_leaks(dump, options, coverage, clock, every_kind)
+            return _kernel_leaks(dump, options, coverage, clock)
         heap, roots = _process_heap(dump, options, coverage, clock)
     if options.kernel != KernelOptions():
         raise UsageError(
@@ -252,9 +240,7 @@ def _scan_options(options: AnalyseOptions, end_pointers: bool, possible: bool) -
     )
 
 
-def _kernel_leaks(
-    dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock, every_kind: bool
-) -> Found:
+def _kernel_leaks(dump: Dump, options: AnalyseOptions, coverage: Coverage, clock: Clock) -> Found:
     from .kernel_pipeline import ROOT_KINDS, find_kernel_leaks
 
     if options.sysroot is not None:
@@ -275,7 +261,6 @@ def _kernel_leaks(
             no_roots=options.no_roots,
             threads=options.threads,
             low_memory=options.low_memory,
-            every_kind=every_kind,
         )
     except DumpError as error:
         # What is not there may be what was wanted.

@@ -73,7 +73,8 @@ def census_of_report(report: Report) -> Census:
     """Return what a report's leaks came to."""
     source, summary, notes = report.source, report.summary, Coverage()
     columns = leak_columns(
-        (signature(g), Amount(g.count, g.nbytes), g.example) for g in report.groups
+        ((signature(g), Amount(g.count, g.nbytes), g.example) for g in report.groups),
+        typed=report.kernel is None,
     )
     _note_groups(notes, columns, report.grouped_by, bool(summary.suppressed_objects))
     return Census(
@@ -95,7 +96,9 @@ def census_of_report(report: Report) -> Census:
     )
 
 
-def leak_columns(groups: Iterable[tuple[Signature, Amount, int]]) -> GroupColumns:
+def leak_columns(
+    groups: Iterable[tuple[Signature, Amount, int]], *, typed: bool = False
+) -> GroupColumns:
     """Return groups of leaks alone: what each is known by, its amount, an example."""
     kinds: dict[str, int] = {}
     traces: dict[tuple[str, ...], int] = {}
@@ -118,6 +121,7 @@ def leak_columns(groups: Iterable[tuple[Signature, Amount, int]]) -> GroupColumn
         kinds=tuple(kinds),
         traces=tuple(traces),
         functions={},
+        typed=typed,
         shapes=tuple(shapes),
         kind=np.array(columns[0], np.int32),
         trace=np.array(columns[1], np.int32),
@@ -162,7 +166,8 @@ def _census(document: Mapping[str, Any], path: str) -> Census:
             f"filters or a baseline hid {int(hidden['objects']):,} leaks, which are not compared",
         )
     by = document.get("grouped_by", "origin")
-    columns = leak_columns(_group(group) for group in groups)
+    # What an object of a process is, its type tells; a slab cache of a kernel is of many uses.
+    columns = leak_columns((_group(group) for group in groups), typed=kernel is None)
     _note_groups(notes, columns, by, bool(_number(summary.get("suppressed_objects", 0))))
     process = {str(k): str(v) for k, v in dict(source.get("process") or {}).items()}
     release = "" if kernel is None else str(kernel.get("release", ""))

@@ -17,6 +17,7 @@ from .coverage import Coverage
 from .identity import identify
 from .keys import numbered
 from .named_holders import name_holders, name_modules
+from .objects import ObjectTable
 from .pipeline import Found
 from .provenance import Provenance
 from .retained import retained
@@ -64,15 +65,19 @@ def take_census(
     above = held.idom[: len(objects)]
     above = np.where(above < len(objects), above, NO_OBJECT)
     del held
+    tell("types")
+    provenance = found.heap.provenance
+    if found.types is not None:
+        provenance = found.types.of(np.arange(len(objects)), provenance)
     tell("groups")
     leaked = result.white
-    groups, group = group_all(
-        found, pointer_masks(result.image, objects, threads or workers.available())
-    )
+    masks = pointer_masks(result.image, objects, threads or workers.available())
+    groups, group = group_all(objects, leaked, masks, provenance)
     coverage = Coverage()
     for part in (found.dump.coverage, found.heap.coverage, objects.anomalies):
         coverage.extend(part)
-    provenance = found.heap.provenance
+    if found.types is not None:
+        coverage.extend(found.types.coverage)
     sizes = objects.size[leaked]
     return Census(
         identity=identify(found.dump, found.symbols),
@@ -94,8 +99,22 @@ def take_census(
     )
 
 
-def group_all(found: Found, masks: NDArray[np.uint16]) -> tuple[GroupColumns, NDArray[np.int32]]:
-    """Group all objects of a scan by kind, backtrace, size and where their pointers are.
+def group_all(
+    objects: ObjectTable,
+    leaked: NDArray[np.bool_],
+    masks: NDArray[np.uint16],
+    provenance: Provenance | None = None,
+) -> tuple[GroupColumns, NDArray[np.int32]]:
+    """Group all objects by kind, backtrace, size and where their pointers are.
+
+    Parameters
+    ----------
+    objects
+        The objects.
+    leaked, masks
+        ``(n,)``: which of them leak, and where they have pointers (`shapes.pointer_masks`).
+    provenance
+        What they are, row by row.
 
     Returns
     -------
@@ -104,8 +123,6 @@ def group_all(found: Found, masks: NDArray[np.uint16]) -> tuple[GroupColumns, ND
     group : ndarray of int32, shape (n,)
         The group of each object.
     """
-    objects, leaked = found.result.objects, found.result.white
-    provenance = found.heap.provenance
     number, keys = numbered(_packed(objects.size, masks))
     origin = _origins(provenance, len(objects))
     if origin is not None:
@@ -132,6 +149,7 @@ def group_all(found: Found, masks: NDArray[np.uint16]) -> tuple[GroupColumns, ND
         kinds=kinds,
         traces=traces,
         functions=functions,
+        typed=provenance is not None and provenance.typed,
         shapes=["·".join(mask_words(mask)) for mask in shapes.tolist()],
         kind=kind,
         trace=trace,

@@ -38,12 +38,12 @@ def render_diff_text(found: Difference, out: TextIO, options: RenderOptions) -> 
         for text in textwrap.wrap(sentence, width):
             line((text, "bold red" if bad else "bold green"))
     _totals(found, line)
-    _changes(line, width, limit, "Who holds the growth", [*found.holders, *_unheld(found)])
-    _anchors(found, line, width, limit)
-    _changes(line, width, limit, "Growth by what one module alone holds", found.modules)
     _changes(
         line, width, limit, "Growth by type", [_named(c, "of no known type") for c in found.types]
     )
+    _changes(line, width, limit, "Who holds the growth", [*found.holders, *_unheld(found)])
+    _anchors(found, line, width, limit)
+    _changes(line, width, limit, "Growth by what one module alone holds", found.modules)
     if found.complete:
         _groups(found, options, line, width, leaks=False)
     _groups(found, options, line, width, leaks=True)
@@ -125,7 +125,8 @@ def difference_html(found: Difference) -> str:
 def what(group: GroupChange) -> str:
     """Return what the objects of a group are: kind, size, where their pointers are."""
     size = "" if group.size is None else f"of {count_text(group.size, 'byte')}"
-    shape = "" if group.frames else f"[{shape_text(group.shape)}]"
+    shape = "" if group.frames or (group.kind and not group.shape) else shape_text(group.shape)
+    shape = f"[{shape}]" if shape else ""
     return "  ".join(part for part in (group.kind, size, shape) if part)
 
 

@@ -135,9 +135,13 @@ def test_python_grows_by_what_it_keeps(folder: Path, allocator: str) -> None:
         assert found.holders[0].growth.nbytes >= 2000 * 2200
         return
     assert found.growth.objects >= 4 * 2000
+    growth = {change.name: change.growth.objects for change in found.types}
+    assert growth["__main__.Node"] == 2000
+    assert abs(growth["bytes"] - 2000) <= 2
     # The table, an object of some 70 bytes that was there before, holds what was put into it.
     table = next(anchor for anchor in found.anchors() if anchor.address is not None)
     assert table.size is not None
     assert table.size < 128
+    assert table.kind == "dict"
     assert table.amount.nbytes >= 2000 * 1500
     assert table.amount.objects >= 2 * 2000
