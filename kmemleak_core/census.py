@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .coverage import Coverage
+from .errors import UsageError
 from .identity import Identity
 
 #: Nothing stands above: the value of `Members.above` for what no object holds.
@@ -28,8 +30,8 @@ class Amount(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroupColumns:
-    """Groups of objects that look alike, a row each.
+class Likeness:
+    """What the objects of each group have in common, a row a group.
 
     Parameters
     ----------
@@ -45,13 +47,6 @@ class GroupColumns:
         ``(g,)`` ``int32``; −1 where nothing is known.
     size
         ``(g,)`` ``int64``: bytes of each object; −1 where they differ.
-    count, nbytes
-        ``(g,)`` ``int64`` and ``uint64``: all objects; zeros where only leaks are known.
-    leaked_count, leaked_bytes
-        The same of leaks.
-    example, leaked_example
-        ``(g,)`` ``uint64``: address of the member, and of the leak, that was allocated last; 0
-        for none.
     """
 
     kinds: Sequence[str]
@@ -63,12 +58,58 @@ class GroupColumns:
     trace: NDArray[np.int32]
     shape: NDArray[np.int32]
     size: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupColumns(Likeness):
+    """Groups of objects that look alike, a row each.
+
+    Parameters
+    ----------
+    count, nbytes
+        ``(g,)`` ``int64`` and ``uint64``: all objects; zeros where only leaks are known.
+    leaked_count, leaked_bytes
+        The same of leaks.
+    example, leaked_example
+        ``(g,)`` ``uint64``: address of the member, and of the leak, that was allocated last; 0
+        for none.
+    """
+
     count: NDArray[np.int64]
     nbytes: NDArray[np.uint64]
     leaked_count: NDArray[np.int64]
     leaked_bytes: NDArray[np.uint64]
     example: NDArray[np.uint64]
     leaked_example: NDArray[np.uint64]
+
+    @classmethod
+    def counted(
+        cls,
+        alike: Likeness,
+        address: NDArray[np.uint64],
+        group: NDArray[np.int32],
+        leaked: NDArray[np.bool_],
+        order: NDArray[np.uint32] | None = None,
+    ) -> GroupColumns:
+        """Count the members of groups; columns as of `Members`."""
+        n, size = alike.size.size, alike.size.astype(np.uint64)
+        count = np.bincount(group, minlength=n)
+        leaked_count = np.bincount(group[leaked], minlength=n)
+        rows: NDArray[Any] = np.arange(address.size) if order is None else order
+        example, leaked_example = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        # Of several that are written to one place the last one stays: the last allocated.
+        example[group[rows]] = address[rows]
+        rows = rows[leaked[rows]]
+        leaked_example[group[rows]] = address[rows]
+        return cls(
+            **{part.name: getattr(alike, part.name) for part in fields(Likeness)},
+            count=count,
+            nbytes=size * count.astype(np.uint64),
+            leaked_count=leaked_count,
+            leaked_bytes=size * leaked_count.astype(np.uint64),
+            example=example,
+            leaked_example=leaked_example,
+        )
 
     def __len__(self) -> int:
         return int(self.size.size)
@@ -124,6 +165,16 @@ class Holding:
     count: NDArray[np.int64]
     nbytes: NDArray[np.uint64]
 
+    @classmethod
+    def of(
+        cls, names: Sequence[str], holder: NDArray[np.int32], size: NDArray[np.uint64]
+    ) -> Holding:
+        """Add up what each holder has: objects' holders, −1 for none, and their sizes."""
+        held = holder >= 0
+        nbytes = np.zeros(len(names), np.uint64)
+        np.add.at(nbytes, holder[held], size[held])
+        return cls(names, np.bincount(holder[held], minlength=len(names)), nbytes)
+
     def amounts(self) -> dict[str, Amount]:
         """Return the figures by name."""
         rows = zip(self.names, self.count.tolist(), self.nbytes.tolist(), strict=True)
@@ -169,6 +220,29 @@ class Census:
     def complete(self) -> bool:
         """Whether all objects are counted, not only leaks."""
         return self.members is not None
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write a file that `diff` takes instead of the dump; it holds nothing of its memory.
+
+        Parameters
+        ----------
+        path
+            Of the file.
+        force
+            Replace a file that is there.
+
+        Raises
+        ------
+        UsageError
+            It is the census of a report, or the file is there already.
+        """
+        from .census_file import write_census
+
+        try:
+            with open(path, "wb" if force else "xb") as out:
+                write_census(self, out)
+        except FileExistsError:
+            raise UsageError(f"{path} is there already", hint="replace it with force") from None
 
     def __repr__(self) -> str:
         return (

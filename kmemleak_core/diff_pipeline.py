@@ -16,7 +16,7 @@ from .matching import Match
 from .options import AnalyseOptions, RawSource
 from .report.model import Report
 
-#: What can be compared: the path of a dump or a report, a report, its document, a census.
+#: What can be compared: the path of a dump, a report or a census; a report, its document, a census.
 Source: TypeAlias = "str | os.PathLike[str] | RawSource | Report | Mapping[str, Any] | Census"
 
 #: Bytes of a file's beginning that tell what it is.
@@ -40,8 +40,8 @@ def diff(
     Parameters
     ----------
     old, new
-        Each the path of a dump, or of a report that ``kmemleak scan --json`` wrote; a `Report`,
-        or its document; or what `census` returned.
+        Each the path of a dump, of a report that ``kmemleak scan --json`` wrote, or of a census
+        that ``kmemleak census`` did; a `Report`, or its document; or what `census` returned.
     match
         ``"address"``, ``"signature"`` or, what fits, ``"auto"``: see `diff.compare`.
     options
@@ -73,15 +73,25 @@ def diff(
     return compare(first, second, match)
 
 
-def census(source: Source, *, progress: Progress | None = None, **asked: Any) -> Census:
+def census(
+    source: Source,
+    *,
+    options: AnalyseOptions | None = None,
+    progress: Progress | None = None,
+    **asked: Any,
+) -> Census:
     """Take down what a dump, or a report, comes to: all that `diff` wants to know of it.
 
     Parameters
     ----------
-    source, progress, **asked
+    source, options, progress, **asked
         As of `diff`.
+
+    Examples
+    --------
+    >>> km.census("core").save("monday.census")  # doctest: +SKIP
     """
-    options = AnalyseOptions.asked(**asked)
+    options = options or AnalyseOptions.asked(**asked)
     return _census(source, options, progress, leaks_only=_is_report(source))
 
 
@@ -90,6 +100,10 @@ def _census(
 ) -> Census:
     from .report_census import census_of_document, census_of_report, load_report
 
+    if _what(source) == "census":
+        from .census_file import load_census
+
+        source = load_census(Path(source))  # type: ignore[arg-type]
     if isinstance(source, Census):
         if leaks_only and source.complete:
             raise UsageError(
@@ -103,7 +117,7 @@ def _census(
         return census_of_document(source)
     if not isinstance(source, RawSource):
         source = Path(source)
-        if _is_report(source):
+        if _what(source) == "report":
             return load_report(source)
     tell = None
     if progress is not None:
@@ -127,17 +141,22 @@ def _census(
 def _is_report(source: Source) -> bool:
     if isinstance(source, Census):
         return not source.complete
-    if isinstance(source, Report | Mapping):
-        return True
-    if isinstance(source, RawSource):
-        return False
+    return isinstance(source, Report | Mapping) or _what(source) == "report"
+
+
+def _what(source: Source) -> str:
+    """Return what a path is of: ``"report"``, ``"census"`` or ``"dump"``; empty for a value."""
+    if isinstance(source, Census | Report | Mapping | RawSource):
+        return ""
+    from .census_file import is_census
     from .report_census import is_report
 
     try:
         with open(source, "rb", opener=_without_waiting) as file:
-            return is_report(file.read(_HEAD))
+            head = file.read(_HEAD)
     except OSError:
-        return False  # whoever opens it as a dump says what is wrong
+        return "dump"  # whoever opens it as one says what is wrong
+    return "report" if is_report(head) else "census" if is_census(head) else "dump"
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -97,10 +97,7 @@ def name_holders(found: Found, sysroot: Path | None = None) -> tuple[Holding, ND
         # What something else than references has made gray: surplus references, known changes.
         holder[gray & (holder < 0)] = namer.number(THEMSELVES)
     holder[~gray] = -1
-    count = np.bincount(holder[gray], minlength=len(namer.names))
-    nbytes = np.zeros(len(namer.names), np.uint64)
-    np.add.at(nbytes, holder[gray], objects.size[gray])
-    return Holding(tuple(namer.names), count, nbytes), holder
+    return Holding.of(tuple(namer.names), holder, objects.size), holder
 
 
 def _spread(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import workers
 from .baseline import frame_name
-from .census import NO_OBJECT, Amount, Census, GroupColumns, Members
+from .census import NO_OBJECT, Amount, Census, GroupColumns, Likeness, Members
 from .clock import Progress
 from .coverage import Coverage
 from .identity import identify
@@ -130,37 +130,29 @@ def group_all(
         number, keys = numbered(
             of_origin.astype(np.uint64) << np.uint64(32) | number.astype(np.uint64)
         )
-    n, group = keys.size, number.astype(np.int32)
-    first = np.zeros(n, np.int64)
+    group = number.astype(np.int32)
+    first = np.zeros(keys.size, np.int64)
     first[group[::-1]] = np.arange(len(objects))[::-1]
-    size = objects.size[first]
-    count = np.bincount(group, minlength=n)
-    leaked_count = np.bincount(group[leaked], minlength=n)
-    rows: NDArray[Any] = np.arange(len(objects)) if objects.order is None else objects.order
-    example, leaked_example = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-    # Of several that are written to one place the last one stays: the last allocated.
-    example[group[rows]] = objects.address[rows]
-    rows = rows[leaked[rows]]
-    leaked_example[group[rows]] = objects.address[rows]
     shapes, shape = np.unique(masks[first], return_inverse=True)
     kinds, kind = _kinds(provenance, first)
     traces, trace, functions = _traces(provenance, first)
-    return GroupColumns(
-        kinds=kinds,
-        traces=traces,
-        functions=functions,
-        typed=provenance is not None and provenance.typed,
-        shapes=["·".join(mask_words(mask)) for mask in shapes.tolist()],
-        kind=kind,
-        trace=trace,
-        shape=shape.astype(np.int32),
-        size=np.minimum(size, np.uint64(_MOST_SIZE)).astype(np.int64),
-        count=count,
-        nbytes=size * count.astype(np.uint64),
-        leaked_count=leaked_count,
-        leaked_bytes=size * leaked_count.astype(np.uint64),
-        example=example,
-        leaked_example=leaked_example,
+    size = np.minimum(objects.size[first], np.uint64(_MOST_SIZE)).astype(np.int64)
+    return GroupColumns.counted(
+        Likeness(
+            kinds=kinds,
+            traces=traces,
+            functions=functions,
+            typed=provenance is not None and provenance.typed,
+            shapes=["·".join(mask_words(mask)) for mask in shapes.tolist()],
+            kind=kind,
+            trace=trace,
+            shape=shape.astype(np.int32),
+            size=size,
+        ),
+        objects.address,
+        group,
+        leaked,
+        objects.order,
     ), group
 
 

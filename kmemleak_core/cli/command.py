@@ -18,6 +18,7 @@ from ..report.escape import printable
 SUBCOMMANDS = (
     "scan",
     "diff",
+    "census",
     "retained",
     "types",
     "explain",

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Tells what grew between two dumps, and who holds the growth, whether it leaks or not.
 
-Each is a dump as `kmemleak scan` takes it, or a report that `kmemleak scan --json` wrote. Two
-dumps of one process, or one boot of a kernel, are compared object by object; two dumps of one
-program by what objects look like. A report knows of leaks alone.
+Each is a dump as `kmemleak scan` takes it, what `kmemleak census` kept of one, or a report that
+`kmemleak scan --json` wrote. Two dumps of one process, or one boot of a kernel, are compared object
+by object; two dumps of one program by what objects look like. A report knows of leaks alone.
 """
 
 _EPILOG = """\
@@ -30,6 +30,7 @@ examples:
   kmemleak diff --json -o diff.json vmcore.1 vmcore.2
   kmemleak diff --fail-on leaks --fail-on growth:10MB core.before core.after
   kmemleak diff leaks.monday.json leaks.tuesday.json
+  kmemleak census -o monday.census core.monday; kmemleak diff monday.census core.tuesday
 
 exit codes:
   0  no new leaks       2  wrong usage
@@ -50,7 +51,9 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("old", type=Path, metavar="OLD", help="a core file, vmcore or JSON report")
+    parser.add_argument(
+        "old", type=Path, metavar="OLD", help="a core file, vmcore, census or JSON report"
+    )
     parser.add_argument("new", type=Path, metavar="NEW", help="a later one")
     parser.add_argument(
         "--match",

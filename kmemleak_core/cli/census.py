@@ -1,0 +1,60 @@
+"""Turns ``kmemleak census`` into a small file that ``kmemleak diff`` takes instead of a dump."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import output
+from .kernel_source import add_kernel_source
+from .scanned import add_reference_options, scan_options
+
+_DESCRIPTION = """\
+Takes down what a dump comes to, for kmemleak diff to compare it with another one later: which
+objects there are, how they look, which leak, who holds them. The dump is no longer needed then;
+the census has some 25 bytes an object, and nothing of what the memory held.
+"""
+
+_EPILOG = """\
+examples:
+  kmemleak census -o monday.census core
+  kmemleak diff monday.census core
+
+exit codes:
+  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+"""
+
+
+def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "census",
+        help="keep of a dump what diff wants to know of it",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", required=True, help="the file to write"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    what = parser.add_argument_group("what is scanned")
+    add_reference_options(what, symbols=True)
+    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, write, and return the exit code."""
+    output.check_output(arguments.output, arguments.force)
+
+    from ..diff_pipeline import census
+    from .command import ExitCode
+
+    with output.progress(arguments.quiet) as progress:
+        found = census(arguments.core, options=scan_options(arguments), progress=progress)
+    found.save(arguments.output, force=arguments.force)
+    return ExitCode.CLEAN
