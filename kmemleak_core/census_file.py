@@ -1,6 +1,7 @@
 """Turns a Census into a file that stands for its dump, and such a file into a Census.
 
-It is an npz file of columns, without anything that memory holds: some 25 bytes an object.
+It is an npz file of columns, without anything that memory holds: 21 bytes an object, 33 with order
+and time of allocation.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _census(source: Source) -> Census:
     leaked = sizes[members.leaked]
     identity = Identity(**text["identity"])
     return Census(
-        identity=_checked_identity(identity, source.path),
+        identity=_checked_identity(identity),
         objects=Amount(sizes.size, int(sizes.sum(dtype=np.uint64))),
         leaked=Amount(leaked.size, int(leaked.sum(dtype=np.uint64))),
         groups=groups,
@@ -198,14 +199,14 @@ def _checked(members: Members, groups: int, holders: int) -> Members:
     return members
 
 
-def _checked_identity(identity: Identity, path: str) -> Identity:
+def _checked_identity(identity: Identity) -> Identity:
     fields = asdict(identity)
     process = {str(k): str(v) for k, v in fields.pop("process").items()}
     word_size, kernel = fields.pop("word_size"), fields.pop("kernel")
     _texts(list(fields.values()))
     if type(word_size) is not int or type(kernel) is not bool or identity.what != "dump":
         raise TypeError
-    return replace(identity, path=path, process=process)
+    return replace(identity, process=process)
 
 
 def _within(column: NDArray[Any], low: int, end: int) -> None:

@@ -12,7 +12,7 @@ from .scanned import add_reference_options, scan_options
 _DESCRIPTION = """\
 Takes down what a dump comes to, for kmemleak diff to compare it with another one later: which
 objects there are, how they look, which leak, who holds them. The dump is no longer needed then;
-the census has some 25 bytes an object, and nothing of what the memory held.
+the census has 21 to 33 bytes an object, and nothing of what the memory held.
 """
 
 _EPILOG = """\
