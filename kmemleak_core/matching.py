@@ -123,8 +123,9 @@ def other_program(old: Identity, new: Identity) -> str:
     """Return what tells that two dumps are of different programs; empty where they are of one."""
     if old.kernel != new.kernel:
         return "one is of a kernel, the other of a process"
-    if old.architecture and new.architecture and old.architecture != new.architecture:
-        return f"one is of {old.architecture}, the other of {new.architecture}"
+    machines = [one.architecture for one in (old, new)]
+    if machines[0] != machines[1] and not {"", "unknown"}.intersection(machines):
+        return f"one is of {machines[0]}, the other of {machines[1]}"
     names = [
         (one.program if one.kernel else os.path.basename(one.program))
         or str(one.process.get("name", ""))
