@@ -49,6 +49,27 @@ def dominators(
         roots.
     """
 
+def nearest(idom: NDArray[np.uint32], marked: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Find the nearest marked dominator of each node; a marked one is its own.
+
+    Parameters
+    ----------
+    idom
+        ``(m,)``: a node for each node, 2³² − 1 where nothing is above.
+    marked
+        ``(m,)``: not 0 for those that are looked for.
+
+    Returns
+    -------
+    ndarray of uint32, shape (m,)
+        2³² − 1 where neither a node nor anything above it is marked.
+
+    Raises
+    ------
+    ValueError
+        A node is not in the tree, or is above itself.
+    """
+
 def add_up(
     idom: NDArray[np.uint32], order: NDArray[np.uint32], size: NDArray[np.uint64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
@@ -72,25 +93,4 @@ def add_up(
     ------
     ValueError
         A node is not in the tree.
-    """
-
-def nearest(idom: NDArray[np.uint32], marked: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Find the nearest marked dominator of each node; a marked one is its own.
-
-    Parameters
-    ----------
-    idom
-        ``(m,)``: a node for each node, 2³² − 1 where nothing is above.
-    marked
-        ``(m,)``: not 0 for those that are looked for.
-
-    Returns
-    -------
-    ndarray of uint32, shape (m,)
-        2³² − 1 where neither a node nor anything above it is marked.
-
-    Raises
-    ------
-    ValueError
-        A node is not in the tree, or is above itself.
     """

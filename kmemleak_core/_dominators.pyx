@@ -296,41 +296,6 @@ def dominators(
     return idom, order[:count]
 
 
-def add_up(
-    const uint32_t[::1] idom not None,
-    const uint32_t[::1] order not None,
-    const uint64_t[::1] size not None,
-):
-    cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], n = size.shape[0], i
-    cdef bint sound = n <= nodes and count <= nodes
-    cdef uint32_t node
-    with nogil:
-        for i in range(count):
-            sound &= order[i] < nodes
-        for i in range(1, count):
-            sound = sound and idom[order[i]] < nodes
-    if not sound:
-        raise ValueError("a tree that leads out of its nodes")
-    nbytes_array = np.zeros(nodes, np.uint64)
-    objects_array = np.zeros(nodes, np.uint32)
-    cdef uint64_t[::1] nbytes = nbytes_array
-    cdef uint32_t[::1] objects = objects_array
-    with nogil:
-        for i in range(count - 1, -1, -1):
-            if i >= 2 * AHEAD:
-                kmemleak_prefetch(&idom[order[i - 2 * AHEAD]])
-                kmemleak_prefetch(&nbytes[order[i - 2 * AHEAD]])
-                kmemleak_prefetch(&objects[order[i - 2 * AHEAD]])
-            node = order[i]
-            if node < n:
-                nbytes[node] += size[node]
-                objects[node] += 1
-            if i:
-                nbytes[idom[node]] += nbytes[node]
-                objects[idom[node]] += objects[node]
-    return nbytes_array, objects_array
-
-
 def nearest(const uint32_t[::1] idom not None, const uint8_t[::1] marked not None):
     cdef Py_ssize_t nodes = idom.shape[0], i
     cdef bint sound = marked.shape[0] == nodes
@@ -365,6 +330,41 @@ def nearest(const uint32_t[::1] idom not None, const uint8_t[::1] marked not Non
     if not sound:
         raise ValueError("a tree that leads out of its nodes, or in circles")
     return array
+
+
+def add_up(
+    const uint32_t[::1] idom not None,
+    const uint32_t[::1] order not None,
+    const uint64_t[::1] size not None,
+):
+    cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], n = size.shape[0], i
+    cdef bint sound = n <= nodes and count <= nodes
+    cdef uint32_t node
+    with nogil:
+        for i in range(count):
+            sound &= order[i] < nodes
+        for i in range(1, count):
+            sound = sound and idom[order[i]] < nodes
+    if not sound:
+        raise ValueError("a tree that leads out of its nodes")
+    nbytes_array = np.zeros(nodes, np.uint64)
+    objects_array = np.zeros(nodes, np.uint32)
+    cdef uint64_t[::1] nbytes = nbytes_array
+    cdef uint32_t[::1] objects = objects_array
+    with nogil:
+        for i in range(count - 1, -1, -1):
+            if i >= 2 * AHEAD:
+                kmemleak_prefetch(&idom[order[i - 2 * AHEAD]])
+                kmemleak_prefetch(&nbytes[order[i - 2 * AHEAD]])
+                kmemleak_prefetch(&objects[order[i - 2 * AHEAD]])
+            node = order[i]
+            if node < n:
+                nbytes[node] += size[node]
+                objects[node] += 1
+            if i:
+                nbytes[idom[node]] += nbytes[node]
+                objects[idom[node]] += objects[node]
+    return nbytes_array, objects_array
 
 
 cdef Py_ssize_t _checked(

@@ -316,21 +316,24 @@ class _Namer:
         """Return the name of the variable at an address, and where it ends."""
         process = self._names.process
         if part.kind == "tls":
-            thread = self._threads.get(part.name)
-            if thread is None or process is None:
-                return "", address + 1
-            symbol = process.thread_local(thread, address)
-            where = "" if symbol is None else f"thread-local storage of {symbol.module}"
-        else:
-            symbol = self._names.symbol(address)
-            place = None if process is None else process.place(address)
-            where = "" if place is None else f"{place.section or 'data'} of {place.module}"
+            return self._thread_local(address, part), address + 1
+        symbol = self._names.symbol(address)
+        place = None if process is None else process.place(address)
+        where = "" if place is None else f"{place.section or 'data'} of {place.module}"
         if symbol is None:
             return "", address + 1
         # One that has no length ends with the word.
         end = max(symbol.address + symbol.size, address + 1)
         name = f"{symbol.name} [{symbol.module}]" if symbol.module and not where else symbol.name
         return f"{name} in {where}" if where else name, end
+
+    def _thread_local(self, address: int, part: RootRange) -> str:
+        """Name the thread-local variable at an address."""
+        process, thread = self._names.process, self._threads.get(part.name)
+        if thread is None or process is None:
+            return ""
+        symbol = process.thread_local(thread, address)
+        return "" if symbol is None else f"{symbol.name} in thread-local storage"
 
     def _place(self, address: int | None, part: RootRange) -> str:
         """Name a place that has no symbol; None: all of those in a range."""
