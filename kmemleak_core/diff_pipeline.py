@@ -134,7 +134,8 @@ def _census(
     from .pipeline import find_leaks
     from .take_census import take_census
 
-    found = find_leaks(source, replace(options, low_memory=False), tell)
+    # References are wanted; what is only possibly lost is reachable like the rest.
+    found = find_leaks(source, replace(options, low_memory=False, possible=False), tell)
     return take_census(found, options.sysroot, options.threads, tell)
 
 

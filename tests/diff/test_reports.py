@@ -106,7 +106,7 @@ class TestWhatMustBeKnown:
     def test_groups_that_were_folded_into_one(
         self, reports: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, grown: Grown
     ) -> None:
-        monkeypatch.setattr("kmemleak_core.leaks.MAX_GROUPS", 1)
+        monkeypatch.setattr("kmemleak_core.leak_groups.MAX_GROUPS", 1)
         folded = km.scan(grown.new).to_dict()
         assert folded["groups"][0]["shape"] == "others"
         found = km.diff(reports[0], folded)
