@@ -89,6 +89,22 @@ def test_a_sound_region_is_put_together_in_one_go() -> None:
     assert met == [-(-(built.top - BASE) // 4096)]
 
 
+def test_a_region_that_claims_all_memory_is_walked_where_there_is_some() -> None:
+    built = build([(4, False)] * 50)
+    image = built.image
+    family = next(each for each in layouts(image.word_size) if each.align == 16)
+    top = 1 << 63
+    arena = Arena(0x1000, family, top, top - BASE, 0x2000, contiguous=True)
+    found = []
+    for threads in (1, 2):
+        region = Region(arena, BASE, BASE, top, top, top)
+        table, walks = walking.walk_all(image, [region], threads)
+        address, _ = table.finish(np.empty(0, np.uint64))
+        found.append((address.tolist(), walks))
+    assert found[0] == found[1]
+    assert len(found[0][0]) >= 49
+
+
 def test_a_walk_stops_at_the_place_it_is_asked_to() -> None:
     built = build([(4, False)] * 20)
     walk = ChunkWalk(built.image.engine, BASE, built.top, built.top, 16)

@@ -95,7 +95,7 @@ def walk_all(
     """
     ahead: list[list[Ahead]] = [[] for _ in regions]
     if threads > 1:
-        places = [(i, low) for i, r in enumerate(regions) for low in range(r.first, r.limit, PART)]
+        places = [(i, low) for i, region in enumerate(regions) for low in _parts(image, region)]
         tasks = [partial(walk_ahead, image, regions[i], low, low + PART) for i, low in places]
         for (i, _), part in zip(places, workers.run(threads, tasks), strict=True):
             if part is not None:
@@ -108,6 +108,17 @@ def walk_all(
         parts.clear()
         walks.append(walked)
     return table, walks
+
+
+def _parts(image: MemoryImage, region: Region) -> list[int]:
+    """Return where the parts of a region begin in which there is memory: it may claim far more."""
+    parts: set[int] = set()
+    for segment in image.segments:
+        low, high = max(segment.address, region.first), min(segment.end, region.limit)
+        if low < high:
+            first, last = ((at - region.first) // PART for at in (low, high - 1))
+            parts.update(range(first, last + 1))
+    return [region.first + PART * part for part in sorted(parts)]
 
 
 def walk_ahead(image: MemoryImage, region: Region, low: int, high: int) -> Ahead | None:
