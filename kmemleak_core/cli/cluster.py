@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import UsageError
 from . import output, scan_options, values
 
 _DESCRIPTION = """\
@@ -37,14 +36,8 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, order=None)
-    scan_options.add_scan_options(parser)
-    address = parser.add_argument(
-        "address",
-        type=values.address,
-        metavar="ADDR",
-        help="anywhere in a leaked object, hexadecimal (default: the largest cluster)",
-    )
-    address.required = False
+    where = "anywhere in a leaked object, hexadecimal (default: the largest cluster)"
+    scan_options.add_scan_options(parser, address=where)
     shown = parser.add_argument_group("how it is shown")
     shown.add_argument(
         "--format",
@@ -68,13 +61,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, draw, and return the exit code."""
-    if arguments.memory and arguments.core is not None and arguments.address is None:
-        # With plain memory there is no core: what stands alone is the address.
-        try:
-            arguments.address = values.address(str(arguments.core))
-        except argparse.ArgumentTypeError as error:
-            raise UsageError(str(error)) from None
-        arguments.core = None
     source = scan_options.source(arguments)
     output.check_output(arguments.output, arguments.force)
 

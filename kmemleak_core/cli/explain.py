@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output, values
-from .scanned import add_address, add_output, scanned
+from .scanned import add_asked, add_shown, scanned
 
 _DESCRIPTION = """\
 Explains one object of a dump: what it is, whether it leaks, which words refer to it (variables by
@@ -39,16 +39,16 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    add_address(parser)
-    add_output(parser)
-    parser.add_argument(
+    add_asked(parser)
+    shown = add_shown(parser)
+    shown.add_argument(
         "--limit",
         type=values.count,
         default=20,
         metavar="N",
         help="referring words, steps and references to show (0: all; default 20)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--hex",
         type=values.count,
         default=64,

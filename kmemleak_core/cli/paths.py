@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output, values
-from .scanned import add_address, add_output, scanned
+from .scanned import add_asked, add_shown, scanned
 
 _DESCRIPTION = """\
 Lists the shortest paths to an object, one a line, for scripts: from roots, or for a leak from the
@@ -36,9 +36,9 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    add_address(parser)
-    add_output(parser)
-    parser.add_argument(
+    add_asked(parser)
+    shown = add_shown(parser)
+    shown.add_argument(
         "--limit",
         type=values.count,
         default=1,

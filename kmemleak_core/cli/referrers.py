@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import output
-from .scanned import add_address, add_output, scanned
+from .scanned import add_asked, add_shown, scanned
 
 _DESCRIPTION = """\
 Lists the words that refer to an object, one a line, for scripts: how they count (live: in a root or
@@ -35,8 +35,8 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    add_address(parser)
-    add_output(parser)
+    add_asked(parser)
+    add_shown(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

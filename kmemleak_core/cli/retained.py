@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from . import output, values
+from . import output, scan_options, values
 
 _DESCRIPTION = """\
 Tells what keeps a heap big, even where nothing leaks: for each object, root or module how much
@@ -37,65 +36,54 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
-    parser.add_argument(
+    scan_options.add_scan_options(parser, graph=True)
+    shown = parser.add_argument_group("how it is shown")
+    shown.add_argument(
         "--by",
         choices=("object", "root", "module"),
         default="object",
         help="objects that no other object alone holds (default); ranges of roots, registers; or"
         " all roots of one file, kernel module, …",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--limit",
         type=values.count,
         metavar="N",
         help="how many to show (0: all; default 10)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--depth",
         type=_depth,
         default=2,
         metavar="N",
         help="levels to show of what the largest hold in turn (default 2)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--json",
         action="store_true",
         help="for machines (report/retained_schema.json tells the layout)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds"
     )
-    parser.add_argument(
-        "--sysroot",
-        type=Path,
-        metavar="DIR",
-        help="folder with the program's files, for the pages that the core lacks",
-    )
-    parser.add_argument(
-        "--threads",
-        type=values.positive,
-        metavar="N",
-        help="scan on so many threads (default: the processors there are)",
-    )
-    output.add_output(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_output(shown)
+    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, add up, show, and return the exit code."""
+    source = scan_options.source(arguments)
     output.check_output(arguments.output, arguments.force)
 
-    from ..options import AnalyseOptions
     from ..pipeline import analyse
     from ..report.model import RenderOptions
     from ..report.retained_json import render_retained_json
     from ..report.retained_text import render_retained_text
     from .command import ExitCode
 
-    asked = AnalyseOptions(sysroot=arguments.sysroot, threads=arguments.threads)
+    asked = scan_options.analyse_options(arguments)
     with output.progress(arguments.quiet) as tell:
-        report = analyse(arguments.core, asked, tell)
+        report = analyse(source, asked, tell)
         if tell is not None:
             tell("retained sizes")
         found = report.retained

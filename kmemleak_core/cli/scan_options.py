@@ -1,4 +1,4 @@
-"""Turns the options of ``kmemleak scan`` on what is scanned into what an analysis takes."""
+"""Turns options on what is scanned, which all subcommands share, into what an analysis takes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,31 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from . import values
 from .kernel_source import add_kernel_source
-from .scanned import add_reference_options
 
 if TYPE_CHECKING:
     from ..options import AnalyseOptions, RawSource
 
 
-def add_scan_options(parser: argparse.ArgumentParser) -> None:
-    """Add the core file, what can stand for it, and what is done with it."""
+def add_scan_options(
+    parser: argparse.ArgumentParser, *, graph: bool = False, address: str = ""
+) -> None:
+    """Add the core file, what can stand for it, and what is done with it.
+
+    Parameters
+    ----------
+    parser
+        Where to.
+    graph
+        Whether the subcommand walks the references, so that they have to be kept.
+    address
+        Of a subcommand that takes an address as well: which, for its help.
+    """
     # Not nargs="?": that would take nothing where an option stands before another positional.
     core = parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
     core.required = False
+    if address:
+        where = parser.add_argument("address", type=values.address, metavar="ADDR", help=address)
+        where.required = False
 
     raw = parser.add_argument_group("plain memory instead of a core")
     raw.add_argument(
@@ -46,7 +60,35 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
     raw.add_argument("--byteorder", choices=("little", "big"), help="(default little)")
 
     what = parser.add_argument_group("what is scanned")
-    add_reference_options(what)
+    what.add_argument(
+        "--sysroot",
+        type=Path,
+        metavar="DIR",
+        help="folder with the program's files, for the pages that the core lacks"
+        + (" and for symbols (symbols: default /)" if graph else ""),
+    )
+    what.add_argument(
+        "--no-roots",
+        type=values.names,
+        default=frozenset(),
+        metavar="CLASS,…",
+        help="leave out classes of roots: registers, stacks, tls, data, anonymous, readonly;"
+        " of a kernel: data, modules, percpu, pages, reserved, contents, stacks, old-stacks"
+        " (their unused parts), phys, registers;"
+        " with plain memory, kinds of the roots file",
+    )
+    what.add_argument(
+        "--pointer-mask",
+        type=values.mask,
+        default=(1 << 64) - 1,
+        metavar="HEX",
+        help="bits of a word that are address, for tagged pointers",
+    )
+    what.add_argument(
+        "--starts-only",
+        action="store_true",
+        help="only pointers to an object's start hold it, not those into it",
+    )
     what.add_argument(
         "--alignment",
         type=int,
@@ -85,16 +127,18 @@ def add_scan_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="work on so many threads (default: the processors there are); the result is the same",
     )
-    work.add_argument(
-        "--low-memory",
-        action="store_true",
-        help="keep no references: slower, with some 40 bytes an object less",
-    )
+    parser.set_defaults(low_memory=False)
+    if not graph:
+        work.add_argument(
+            "--low-memory",
+            action="store_true",
+            help="keep no references: slower, with some 40 bytes an object less",
+        )
     work.add_argument(
         "--no-types",
         dest="find_types",
         action="store_false",
-        help="do not look for what leaks are (C++ classes, Python objects, …)",
+        help="do not look for what objects are (C++ classes, Python objects, …)",
     )
 
 
@@ -125,6 +169,8 @@ def analyse_options(arguments: argparse.Namespace) -> AnalyseOptions:
     from ..options import HEURISTICS, AnalyseOptions, KernelOptions
 
     chosen = arguments.heuristics
+    # An order of clusters is for those who show leaks: their table has none.
+    order = getattr(arguments, "order", None)
     return AnalyseOptions(
         sysroot=arguments.sysroot,
         no_roots=arguments.no_roots,
@@ -132,8 +178,7 @@ def analyse_options(arguments: argparse.Namespace) -> AnalyseOptions:
         alignment=arguments.alignment,
         end_pointers=arguments.end_pointers,
         interior=not arguments.starts_only,
-        # An order of clusters is for those who show leaks: their table has none.
-        order="allocation" if arguments.order in (None, "cluster") else arguments.order,
+        order="allocation" if order in (None, "cluster") else order,
         threads=arguments.threads,
         low_memory=arguments.low_memory,
         types=arguments.find_types,
@@ -168,12 +213,19 @@ def source(arguments: argparse.Namespace) -> Path | RawSource:
     }
     given = [name for name, value in raw.items() if value]
     core: Path | None = arguments.core
+    if given and core is not None and getattr(arguments, "address", 0) is None:
+        # With plain memory there is no core: what stands alone is the address.
+        try:
+            arguments.address = values.address(str(core))
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(str(error)) from None
+        core = arguments.core = None
     if core is not None:
         if given:
             raise UsageError(f"{given[0]} describes plain memory: it does not go with a core file")
         return core
     if not given:
-        raise UsageError("there is nothing to scan", hint="kmemleak scan CORE")
+        raise UsageError("there is nothing to scan: name a core file, or plain memory")
     if "--events" in given and not {"--objects", "--scan-areas"}.isdisjoint(given):
         raise UsageError("--events goes with neither --objects nor --scan-areas")
     for name in ("--memory", "--objects"):
