@@ -14,6 +14,7 @@ from .coverage import Coverage
 from .errors import FaultError, UsageError
 from .graph import POINTERS, Referrer, referrers
 from .holders import Holder, Names
+from .keeping import Keeping, Keepings
 from .leftovers import leftovers
 from .paths import Path as Way
 from .paths import find_paths
@@ -102,6 +103,9 @@ class Explanation:
         What it refers to.
     symbols
         Its words that are addresses of symbols: offset and name.
+    keeping
+        What alone keeps it, and what it alone keeps; None if that was not asked for, or nothing
+        does.
     coverage
         What was missing or did not fit.
     """
@@ -120,6 +124,7 @@ class Explanation:
     path: Route | None
     references: tuple[Reference, ...]
     symbols: tuple[tuple[int, str], ...]
+    keeping: Keeping | None = None
     coverage: Coverage = field(default_factory=Coverage)
 
     @property
@@ -147,6 +152,7 @@ class Explainer:
         self._process = ProcessSymbols(found.dump, sysroot) if is_process else None
         self.names = Names(found, self._process, redact=redact)
         self._redact = redact
+        self._keepings = Keepings(found.result, self.names.what)
 
     def row(self, address: int) -> int:
         """Return the row of the object that holds an address.
@@ -194,8 +200,21 @@ class Explainer:
         steps = tuple(PathStep(self.names.holder(s.word), s.target) for s in path.steps)
         return Route(path.origin, path.start, steps)
 
-    def explain(self, address: int, most_content: int = 64) -> Explanation:
-        """Tell what there is to say of the object that holds an address."""
+    def explain(
+        self, address: int, most_content: int = 64, *, retained: bool = True
+    ) -> Explanation:
+        """Tell what there is to say of the object that holds an address.
+
+        Parameters
+        ----------
+        address
+            Anywhere in it.
+        most_content
+            Bytes of its content to tell.
+        retained
+            Whether to find what alone keeps it: that takes all references of the dump into
+            account, some microseconds an object.
+        """
         row = self.row(address)
         result, heap = self.found.result, self.found.heap
         objects = result.objects
@@ -229,6 +248,7 @@ class Explainer:
             path=routes[0] if routes else None,
             references=tuple(self._references(row)),
             symbols=symbols,
+            keeping=self._keepings.of(row) if retained else None,
             coverage=coverage,
         )
 

@@ -10,7 +10,7 @@ from .scanned import add_asked, add_shown, scanned
 _DESCRIPTION = """\
 Explains one object of a dump: what it is, whether it leaks, which words refer to it (variables by
 their names, registers, the frames of functions on stacks, other objects), the shortest path from a
-root, and what it refers to. Places that look like leftovers are marked.
+root, what every way to it leads through, what would go with it, and what it refers to. Places that look like leftovers are marked.
 
 Names come from the symbol tables of the mapped files, of their debug files under
 /usr/lib/debug/.build-id, or of the kernel; without them, from module and offset.
@@ -55,13 +55,20 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="BYTES",
         help="bytes of content to show (default 64)",
     )
+    shown.add_argument(
+        "--no-retained",
+        action="store_true",
+        help="do not find what every way to the object leads through, nor what would go with it:"
+        " faster where there are many millions of objects",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain, and return the exit code."""
     from .command import ExitCode
 
-    told = scanned(arguments).explain(arguments.address, arguments.hex)
+    explainer = scanned(arguments)
+    told = explainer.explain(arguments.address, arguments.hex, retained=not arguments.no_retained)
     with output.opened(arguments.output, arguments.force) as stream:
         if arguments.json:
             from ..report.who_json import write_explanation

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from ..explain import Explanation, Route
 from ..holders import Holder
+from ..keeping import Keeper
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 VERSION = 1
@@ -50,6 +51,14 @@ def write_explanation(told: Explanation, out: TextIO) -> None:
             }
             for r in told.references
         ],
+        "retained": None
+        if told.keeping is None
+        else {
+            "bytes": told.keeping.nbytes,
+            "objects": told.keeping.count,
+            "dominators": [_keeper(keeper) for keeper in told.keeping.keepers],
+            "dominators_left_out": told.keeping.left_out,
+        },
         "coverage": [
             {"code": n.code, "message": n.message, "count": n.count} for n in told.coverage
         ],
@@ -88,6 +97,18 @@ def _holder(holder: Holder) -> dict[str, Any]:
         "text": holder.text,
         "symbol": holder.symbol or None,
         "stale": holder.stale or None,
+    }
+
+
+def _keeper(keeper: Keeper) -> dict[str, Any]:
+    return {
+        "kind": keeper.kind,
+        "name": keeper.name,
+        "address": None if keeper.address is None else hex(keeper.address),
+        "size": keeper.size,
+        "what": keeper.what or None,
+        "retained_bytes": keeper.nbytes,
+        "retained_objects": keeper.count,
     }
 
 

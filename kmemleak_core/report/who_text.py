@@ -8,10 +8,11 @@ from typing import TextIO, TypeVar
 
 from ..explain import Explanation, Route
 from ..holders import Holder
+from ..keeping import Keeping
 from .escape import printable, quoted
 from .hexdump import hex_rows
 from .terminal import Line, line_writer, terminal_width
-from .units import count_text
+from .units import count_text, size_text
 
 _T = TypeVar("_T")
 
@@ -45,6 +46,8 @@ def render_explanation(told: Explanation, out: TextIO, *, limit: int = 20) -> No
         line("no word of the dump refers to it")
     if told.path is not None:
         _path(line, told, told.path, limit)
+    if told.keeping is not None:
+        _keepers(line, told, told.keeping, limit)
     if told.references:
         line()
         line((f"Refers to {count_text(len(told.references), 'object')}", "bold"))
@@ -72,6 +75,10 @@ def _title(told: Explanation, line: Line) -> None:
     style = "bold red" if told.leaked else "bold green"
     by = f" (nearest head: {told.head:#x})" if told.head is not None else ""
     line("  ", (_VERDICTS[told.verdict] + by, style))
+    keeping = told.keeping
+    if keeping is not None and keeping.count > 1:
+        others = count_text(keeping.count - 1, "other object")
+        line(f"  it alone keeps {others}: {size_text(keeping.nbytes)} with its own")
     if told.min_count > 1:
         line(f"  {told.count} of {told.min_count} references that it takes to hold it were found")
     origin = told.origin
@@ -116,6 +123,29 @@ def _path(line: Line, told: Explanation, path: Route, limit: int) -> None:
         if step.holder.stale:
             line("    ", (printable(step.holder.stale), "dim"))
         line("    → ", (f"{step.target:#x}", "yellow"))
+
+
+def _keepers(line: Line, told: Explanation, keeping: Keeping, limit: int) -> None:
+    keepers = keeping.keepers
+    if not keepers:
+        if told.verdict in ("reachable", "indirect"):
+            line()
+            what = "leaked clusters" if told.leaked else "roots"
+            line((f"Several {what} lead to it, by ways that have nothing in common", "bold"))
+        return
+    line()
+    line(("Every way to it leads through", "bold"), ", the nearest first")
+    rows = [(size_text(k.nbytes), f"{k.count:,}", k) for k in _some(keepers, limit)]
+    wide = max(len(nbytes) for nbytes, _, _ in rows)
+    broad = max(len(count) for _, count, _ in rows)
+    for nbytes, count, keeper in rows:
+        kind = {"module": "all of ", "root": "root ", "object": ""}[keeper.kind]
+        line(
+            f"  retains {nbytes:>{wide}} in {count:>{broad}}  ",
+            (kind + printable(keeper.name), "yellow"),
+            (f"  [{printable(keeper.what)}]" if keeper.what else "", "cyan"),
+        )
+    _more(line, len(keepers) + keeping.left_out, limit)
 
 
 def list_holders(holders: Iterable[Holder], out: TextIO) -> None:
