@@ -120,16 +120,18 @@ class Names:
             stale = "in memory that the program could not write to"
         thread = self._thread_of(word) if word.kind == "tls" else None
         if thread is not None and self.process is not None:
-            variable = self.process.thread_local(thread, word.place)
-            if variable is not None:
-                name = _with_offset(variable, word.place)
+            name = self.process.thread_local(thread, word.place)
+            if name:
                 return Holder(word, f"{name} in TLS of thread {thread.tid}", name)
         return self._in_data(word, stale)
 
     def _in_data(self, word: Referrer, stale: str) -> Holder:
         assert word.place is not None
-        symbol = self.symbol(word.place)
-        named = "" if symbol is None else _with_offset(symbol, word.place)
+        if self.process is not None:
+            named = self.process.variable(word.place)
+        else:
+            symbol = self.symbol(word.place)
+            named = "" if symbol is None else _with_offset(symbol, word.place)
         where = word.name
         if self.process is not None and word.kind not in ("tls", "freed", "allocator"):
             place = self.process.place(word.place)

@@ -147,9 +147,7 @@ class _AmongLeaks:
             heads,
             np.zeros(1, np.uint32),
         )
-        self._nbytes, self._count = add_up(
-            self._idom, order, np.ascontiguousarray(leaks["size"])
-        )
+        self._nbytes, self._count = add_up(self._idom, order, np.ascontiguousarray(leaks["size"]))
 
     def chain(self, leak: int) -> Iterator[Keeper]:
         """Yield a leak, then the leaks that every way from a head to it leads through."""

@@ -10,10 +10,12 @@ from .scanned import add_asked, add_shown, scanned
 _DESCRIPTION = """\
 Explains one object of a dump: what it is, whether it leaks, which words refer to it (variables by
 their names, registers, the frames of functions on stacks, other objects), the shortest path from a
-root, what every way to it leads through, what would go with it, and what it refers to. Places that look like leftovers are marked.
+root, what every way to it leads through, what would go with it, and what it refers to. Places
+that look like leftovers are marked.
 
 Names come from the symbol tables of the mapped files, of their debug files under
-/usr/lib/debug/.build-id, or of the kernel; without them, from module and offset.
+/usr/lib/debug/.build-id, or of the kernel; without them, from module and offset. Where these have
+DWARF (compiled with -g), members and elements of variables are named as well: cache.buckets[3].
 """
 
 _EPILOG = """\

@@ -79,6 +79,11 @@ class ElfFile:
         """Whether it was not stripped."""
         return any(s.type == _SYMTAB for s in self.sections)
 
+    @property
+    def has_dwarf(self) -> bool:
+        """Whether it holds debugging symbols."""
+        return any(s.name == ".debug_info" and s.type != _NOBITS for s in self.sections)
+
     def section_at(self, address: int) -> Section | None:
         """Return the section that is loaded at an address of the file's own."""
         for section in self.sections:

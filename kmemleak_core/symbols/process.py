@@ -2,7 +2,8 @@
 
 Nothing is read before it is asked for. A file is used only if it is the one that was mapped (its
 build-id, or where there is none its first page); of a stripped one the debug file is looked for by
-build-id, under ``/usr/lib/debug/.build-id``. Without a file a name degrades to module+offset.
+build-id, under ``/usr/lib/debug/.build-id``. Without DWARF a name degrades to symbol+offset,
+without a file to module+offset.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from ..dumps.source import open_regular
 from ..errors import DumpError, FaultError
 from . import Symbol
 from .demangle import demangled
+from .dwarf_entries import Budget, DamagedError, Entries, TooMuchError
 from .elf_file import ElfFile, FileSymbol, open_elf
+from .variables import variable_text
 
 _PT_TLS = 7
 _EXECUTABLE, _WRITABLE = 1, 2
@@ -74,6 +77,16 @@ class _Module:
     debug: ElfFile | None = field(default=None, repr=False)
 
     @property
+    def files(self) -> tuple[ElfFile, ...]:
+        """The file itself and its debug file, as far as they are there."""
+        return tuple(file for file in (self.file, self.debug) if file is not None)
+
+    def find(self, address: int, *, of_threads: bool = False) -> FileSymbol | None:
+        """Return the symbol at an address of the file's own; see `ElfFile.find`."""
+        symbols = (file.find(address, of_threads=of_threads) for file in self.files)
+        return next((symbol for symbol in symbols if symbol is not None), None)
+
+    @property
     def name(self) -> str:
         return os.path.basename(self.path) or self.path
 
@@ -91,7 +104,8 @@ class ProcessSymbols:
     Attributes
     ----------
     coverage : Coverage
-        Receives ``symbols.mismatch``: files that are not those that were mapped.
+        Receives ``symbols.mismatch``: files that are not those that were mapped;
+        ``symbols.dwarf``: those whose DWARF could not be read, or not to the end.
     """
 
     def __init__(self, dump: Dump, sysroot: Path | None = None) -> None:
@@ -101,11 +115,13 @@ class ProcessSymbols:
         self._files = sorted(dump.files, key=lambda f: f.address)
         self._starts = [f.address for f in self._files]
         self._by_path: dict[str, list[_Module]] = {}
+        self._budget = Budget()
+        self._entries: dict[str, Entries | None] = {}
 
     def find(self, address: int) -> Symbol | None:
         """Return the symbol that an address lies in, demangled, where it lies in the process."""
         module = self._module(address)
-        found = None if module is None else _found(module, address)
+        found = None if module is None else module.find(address - module.bias)
         if module is None or found is None:
             return None
         kind = "T" if found.is_code else "D"
@@ -115,8 +131,60 @@ class ProcessSymbols:
     def linkage_name(self, address: int) -> str:
         """Return the name of the symbol that an address lies in as its file has it, or ``""``."""
         module = self._module(address)
-        found = None if module is None else _found(module, address)
+        found = None if module is None else module.find(address - module.bias)
         return "" if found is None else found.name
+
+    def variable(self, address: int) -> str:
+        """Write the variable, and the member of it, that an address lies in, as far as DWARF tells.
+
+        Returns
+        -------
+        str
+            ``"cache.buckets[3]"``; without DWARF ``"cache+0x58"``, without a symbol nothing.
+        """
+        module = self._module(address)
+        found = None if module is None else module.find(address - module.bias)
+        if module is None or found is None:
+            return ""
+        return self._member(module, found, address - module.bias)
+
+    def _member(
+        self, module: _Module, symbol: FileSymbol, at: int, *, of_threads: bool = False
+    ) -> str:
+        offset = at - symbol.address
+        entries = None if symbol.is_code else self._dwarf(module)
+        try:
+            if entries is not None:
+                text = variable_text(entries, symbol.address, offset, of_threads=of_threads)
+                if text is not None:
+                    return text
+        except (DamagedError, TooMuchError) as error:
+            self._give_up(module, error)
+        name = demangled(symbol.name)
+        return f"{name}+{offset:#x}" if offset else name
+
+    def _dwarf(self, module: _Module) -> Entries | None:
+        """Return what the DWARF of a module, or of its debug file, tells; None without any."""
+        if module.path not in self._entries:
+            self._entries[module.path] = None
+            for file in module.files:
+                if file.has_dwarf:
+                    try:
+                        self._entries[module.path] = Entries(file, self._budget)
+                    except DamagedError as error:
+                        self._give_up(module, error)
+                    break
+        return self._entries[module.path]
+
+    def _give_up(self, module: _Module, error: Exception) -> None:
+        """Tell that a module's DWARF is not read any more."""
+        self._entries[module.path] = None
+        what = f"its DWARF cannot be read: {error}"
+        if isinstance(error, TooMuchError):
+            what = "so much DWARF has been read that its is left alone"
+        self.coverage.add(
+            "symbols.dwarf", f"{module.path}: {what}; members of variables have no names"
+        )
 
     def place(self, address: int) -> Place | None:
         """Return the module that an address lies in, and where; None outside of all."""
@@ -134,18 +202,20 @@ class ProcessSymbols:
         place = self.place(address)
         return f"{address:#x}" if place is None else f"{place.module}+{place.offset:#x}"
 
-    def thread_local(self, thread: Thread, address: int) -> Symbol | None:
-        """Return the main program's thread-local variable that an address of a thread holds.
+    def thread_local(self, thread: Thread, address: int) -> str:
+        """Write the main program's thread-local variable that an address of a thread lies in.
+
+        As `variable`; empty if it lies in none.
 
         Layouts: ELF Handling For Thread-Local Storage, variants I (AArch64) and II (x86-64).
         """
         program = self._dump.auxv.get(_AT_PHDR) or self._dump.auxv.get(_AT_ENTRY)
         module = self._module(program) if program else None
         if module is None or not thread.tls_base:
-            return None
+            return ""
         rows = np.flatnonzero(module.headers.type == _PT_TLS).tolist()
         if not rows:
-            return None
+            return ""
         size, align = int(module.headers.memsz[rows[0]]), int(module.headers.align[rows[0]])
         align = align if 0 < align <= 4096 else 16
         if self._dump.architecture == "x86_64":
@@ -153,15 +223,13 @@ class ProcessSymbols:
         elif self._dump.architecture == "aarch64":
             begin = thread.tls_base + max(16, align)
         else:
-            return None
+            return ""
         if not begin <= address < begin + size:
-            return None
-        for file in (module.file, module.debug):
-            found = None if file is None else file.find(address - begin, of_threads=True)
-            if found is not None:
-                at = begin + found.address
-                return Symbol(demangled(found.name), at, found.size, "B", module.name)
-        return None
+            return ""
+        found = module.find(address - begin, of_threads=True)
+        if found is None:
+            return ""
+        return self._member(module, found, address - begin, of_threads=True)
 
     def is_code(self, address: int) -> bool:
         """Whether an address lies in a module's code."""
@@ -269,21 +337,18 @@ class ProcessSymbols:
         return None
 
     def _debug(self, head: Bytes, file: ElfFile | None) -> ElfFile | None:
-        wanted = build_id(head) if file is None or not file.has_symtab else b""
+        complete = file is not None and file.has_symtab and file.has_dwarf
+        wanted = b"" if complete else build_id(head)
         if len(wanted) < 2:
             return None
         name = wanted.hex()
         where = f"/usr/lib/debug/.build-id/{name[:2]}/{name[2:]}.debug"
-        content = _read(resolve_under(self._sysroot, where))
-        return open_elf(content) if content is not None and build_id(content) == wanted else None
-
-
-def _found(module: _Module, address: int) -> FileSymbol | None:
-    for file in (module.file, module.debug):
-        found = None if file is None else file.find(address - module.bias)
-        if found is not None:
-            return found
-    return None
+        # The build-id tells that it is the right one, wherever it lies.
+        for sysroot in dict.fromkeys((self._sysroot, Path("/"))):
+            content = _read(resolve_under(sysroot, where))
+            if content is not None and build_id(content) == wanted:
+                return open_elf(content)
+        return None
 
 
 def _read(path: str | None) -> Bytes | None:
