@@ -49,15 +49,18 @@ class Holder:
     text
         ``"cache_head in .data of libfoo.so+0x4040"``, ``"register r12 of thread 2"``.
     symbol
-        The variable that it is part of, or on a stack the function; empty if unknown.
+        The variable that it is part of, or on a stack at least the function; empty if unknown.
     stale
         Why it may be a leftover; empty where nothing says so.
+    frame
+        On a stack: the function.
     """
 
     word: Referrer
     text: str
     symbol: str = ""
     stale: str = ""
+    frame: str = ""
 
 
 class Names:
@@ -173,13 +176,20 @@ class Names:
             stale = "in the red zone below the stack pointer"
         sign = "-" if distance < 0 else "+"
         details = [f"sp{sign}{abs(distance):#x}"] if low != word.place else []
-        function = "" if distance < 0 or stale else self._frame(word.place, low, thread)
-        details += [f"frame of {function}"] if function else []
+        function, variable = "", ""
+        if distance >= 0 and not stale:
+            function, variable = self._frame(word.place, low, thread)
+        named = f"{variable} in " if variable else ""
+        details += [f"{named}frame of {function}"] if function else []
         text = f"{name} ({', '.join(details)})" if details else f"{name} at {word.place:#x}"
-        return Holder(word, text, function, stale)
+        return Holder(word, text, variable or function, stale, function)
 
-    def _frame(self, place: int, low: int, thread: Thread | None) -> str:
+    def _frame(self, place: int, low: int, thread: Thread | None) -> tuple[str, str]:
+        """Return the function that a place on a stack belongs to, and its variable there."""
         dump, kernel, process = self.found.dump, self.found.symbols, self.process
+        frame = None if process is None or thread is None else process.frame(thread, place)
+        if process is not None and frame is not None:
+            return process.text(frame.code), process.local(frame, place)
 
         def is_kernel_code(address: int) -> bool:
             symbol = None if kernel is None else kernel.find(address)
@@ -198,10 +208,10 @@ class Names:
         )
         if at is not None:
             # Behind a call that never returns begins the next function.
-            return self.code(at - 1)
+            return self.code(at - 1), ""
         counter = _PROGRAM_COUNTER.get(dump.architecture, "")
         at = 0 if thread is None else thread.registers.get(counter, 0)
-        return self.code(at) if at else ""
+        return self.code(at) if at else "", ""
 
     def _thread_of(self, word: Referrer) -> Thread | None:
         return self._threads.get(word.name.split("+", 1)[0])

@@ -96,6 +96,7 @@ def _holder(holder: Holder) -> dict[str, Any]:
         "pointer": word.pointer,
         "text": holder.text,
         "symbol": holder.symbol or None,
+        "frame": holder.frame or None,
         "stale": holder.stale or None,
     }
 

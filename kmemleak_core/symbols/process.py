@@ -24,9 +24,12 @@ from ..dumps.mapping import map_file
 from ..dumps.source import open_regular
 from ..errors import DumpError, FaultError
 from . import Symbol
+from .call_frames import CallFrames, Rules
 from .demangle import demangled
 from .dwarf_entries import Budget, DamagedError, Entries, TooMuchError
 from .elf_file import ElfFile, FileSymbol, open_elf
+from .locals import local_text
+from .unwind import Frame, frames
 from .variables import variable_text
 
 _PT_TLS = 7
@@ -75,6 +78,7 @@ class _Module:
     headers: ProgramHeaders
     file: ElfFile | None = field(default=None, repr=False)
     debug: ElfFile | None = field(default=None, repr=False)
+    calls: CallFrames | None = field(default=None, repr=False)
 
     @property
     def files(self) -> tuple[ElfFile, ...]:
@@ -117,6 +121,7 @@ class ProcessSymbols:
         self._by_path: dict[str, list[_Module]] = {}
         self._budget = Budget()
         self._entries: dict[str, Entries | None] = {}
+        self._frames: dict[int, tuple[Frame, ...]] = {}
 
     def find(self, address: int) -> Symbol | None:
         """Return the symbol that an address lies in, demangled, where it lies in the process."""
@@ -230,6 +235,43 @@ class ProcessSymbols:
         if found is None:
             return ""
         return self._member(module, found, address - begin, of_threads=True)
+
+    def frame(self, thread: Thread, place: int) -> Frame | None:
+        """Return the frame of a thread's stack that a place lies in, if that is certain."""
+        if thread.tid not in self._frames:
+            self._frames[thread.tid] = tuple(
+                frames(thread, self._dump.architecture, self._rules, self._word)
+            )
+        found = self._frames[thread.tid]
+        i = bisect_right(found, place, key=lambda frame: frame.low) - 1
+        return found[i] if i >= 0 and place < found[i].high else None
+
+    def local(self, frame: Frame, place: int) -> str:
+        """Write the local variable, and the member of it, at a place of a frame; else nothing."""
+        module = self._module(frame.code)
+        entries = None if module is None else self._dwarf(module)
+        if module is None or entries is None:
+            return ""
+        try:
+            return local_text(entries, frame, module.bias, place)
+        except (DamagedError, TooMuchError) as error:
+            self._give_up(module, error)
+            return ""
+
+    def _rules(self, address: int) -> tuple[int, Rules] | None:
+        module = self._module(address)
+        if module is None or module.file is None:
+            return None
+        if module.calls is None:
+            module.calls = CallFrames(module.file)
+        rules = module.calls.rules(address - module.bias)
+        return None if rules is None else (module.bias, rules)
+
+    def _word(self, address: int) -> int | None:
+        try:
+            return int(self._dump.image.words(address, 1)[0])
+        except (FaultError, ValueError):
+            return None
 
     def is_code(self, address: int) -> bool:
         """Whether an address lies in a module's code."""

@@ -6,6 +6,7 @@ those around it, and those of its type.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .dwarf_entries import Entries, Entry
@@ -13,7 +14,7 @@ from .dwarf_entries import Entries, Entry
 _ADDRESS, _TLS = b"\x03", (b"\xe0", b"\x9b")
 _CONSTANT = {8: b"\x0e", 4: b"\x0c"}
 #: Places in .debug_info that are looked at: equal bytes can stand there by chance.
-_MOST_PLACES = 16
+_MOST_PLACES = 64
 _DEEPEST = 32
 _NAMED_SCOPES = frozenset(
     ("DW_TAG_namespace", "DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
@@ -87,20 +88,22 @@ def variable_text(
     number = begin.to_bytes(size, entries.order)  # type: ignore[arg-type]
     if of_threads:
         # DW_OP_const8u, DW_OP_GNU_push_tls_address or DW_OP_form_tls_address
-        needles = [_CONSTANT[size] + number + last for last in _TLS]
+        locations = [_CONSTANT[size] + number + last for last in _TLS]
     else:
-        needles = [_ADDRESS + number]
-    for needle in needles:
-        at = -1
+        locations = [_ADDRESS + number]
+    for location in locations:
+        at, needle = -1, bytes([len(location)]) + location
         for _ in range(_MOST_PLACES):
             at = entries.find(needle, at + 1)
             if at < 0:
                 break
-            around = entries.around(at)
-            if around is None:
-                continue
-            *above, entry = around
-            if entry.tag == "DW_TAG_variable" and _location(entry) == needle:
+            # The length before it may be the last byte of another entry's.
+            *above, entry = entries.around(at + 1) or (None,)
+            if (
+                entry is not None
+                and entry.tag == "DW_TAG_variable"
+                and location_of(entry) == location
+            ):
                 return _text(entries, entry, above, offset)
     return None
 
@@ -122,7 +125,7 @@ def member_way(entries: Entries, kind: Entry | None, offset: int, depth: int = 0
         is_base = child.tag == "DW_TAG_inheritance"
         if (child.tag != "DW_TAG_member" and not is_base) or "DW_AT_external" in child.attributes:
             continue
-        begin = _number(child, "DW_AT_data_member_location")
+        begin = number_of(child, "DW_AT_data_member_location")
         if begin is None and kind.tag != "DW_TAG_union_type":
             continue  # a static member, or a virtual base
         if "DW_AT_bit_size" in child.attributes:
@@ -131,7 +134,7 @@ def member_way(entries: Entries, kind: Entry | None, offset: int, depth: int = 0
         if within < 0:
             continue
         type_ = entries.referred(child, "DW_AT_type")
-        size = _size(entries, type_)
+        size = size_of(entries, type_)
         if size is not None and within >= size:
             continue
         way = member_way(entries, type_, within, depth + 1)
@@ -144,16 +147,13 @@ def member_way(entries: Entries, kind: Entry | None, offset: int, depth: int = 0
 
 def name_of(entries: Entries, entry: Entry, above: list[Entry]) -> str:
     """Return a variable's name with those of what it is in: ``"app::Cache::all"``, ``"f()::n"``."""
-    for attribute in ("DW_AT_specification", "DW_AT_abstract_origin"):
-        declared = entries.referred(entry, attribute)
-        if declared is not None:
-            around = entries.around(declared.offset)
-            if around is not None:
-                *above, entry = around
+    declaration = list(_declarations(entries, entry))[-1]
+    if declaration is not entry:
+        *above, entry = entries.around(declaration.offset) or (entry,)
     scopes: list[str] = []
     for scope in above:
         if scope.tag == _FUNCTION:
-            scopes.append(f"{_function_name(entries, scope)}()")
+            scopes.append(f"{declared_name(entries, scope)}()")
         elif scope.tag in _NAMED_SCOPES:
             scopes.append(_name(scope) or "(anonymous)")
     return "::".join((*scopes, _name(entry)))
@@ -168,22 +168,29 @@ def _text(entries: Entries, entry: Entry, above: list[Entry], offset: int) -> st
 
 def variable_type(entries: Entries, entry: Entry) -> Entry | None:
     """Return the type of a variable; a definition may leave it to the declaration."""
-    for attribute in ("DW_AT_specification", "DW_AT_abstract_origin"):
-        declared = entries.referred(entry, attribute)
-        if declared is not None and "DW_AT_type" not in entry.attributes:
-            entry = declared
-    return entries.referred(entry, "DW_AT_type")
+    types = (entries.referred(e, "DW_AT_type") for e in _declarations(entries, entry))
+    return next((found for found in types if found is not None), None)
 
 
-def _function_name(entries: Entries, entry: Entry) -> str:
-    for attribute in ("DW_AT_specification", "DW_AT_abstract_origin"):
-        if not _name(entry):
-            entry = entries.referred(entry, attribute) or entry
-    return _name(entry)
+def _declarations(entries: Entries, entry: Entry) -> Iterator[Entry]:
+    """Yield an entry, and what it completes or is an instance of."""
+    yield entry
+    for _ in range(_DEEPEST):
+        following = entries.referred(entry, "DW_AT_specification")
+        following = following or entries.referred(entry, "DW_AT_abstract_origin")
+        if following is None:
+            return
+        yield (entry := following)
 
 
-def _location(entry: Entry) -> bytes:
-    found = entry.attributes.get("DW_AT_location")
+def declared_name(entries: Entries, entry: Entry) -> str:
+    """Return the name of an entry, or of what it completes or is an instance of."""
+    return next((n for e in _declarations(entries, entry) if (n := _name(e))), "")
+
+
+def location_of(entry: Entry, name: str = "DW_AT_location") -> bytes:
+    """Return where something is, as an expression; empty where that is not one for all code."""
+    found = entry.attributes.get(name)
     value = None if found is None else found.value
     try:
         return bytes(value) if isinstance(value, list | bytes) else b""
@@ -193,7 +200,7 @@ def _location(entry: Entry) -> bytes:
 
 def _element(entries: Entries, kind: Entry, offset: int, depth: int) -> Way:
     element = entries.referred(kind, "DW_AT_type")
-    size = _size(entries, element)
+    size = size_of(entries, element)
     if not size:
         return Way("", offset)
     index, within = divmod(offset, size)
@@ -212,19 +219,19 @@ def _counts(entries: Entries, kind: Entry) -> list[int]:
     counts = []
     for child in entries.children(kind):
         if child.tag == "DW_TAG_subrange_type":
-            count = _number(child, "DW_AT_count")
-            last = _number(child, "DW_AT_upper_bound")
+            count = number_of(child, "DW_AT_count")
+            last = number_of(child, "DW_AT_upper_bound")
             counts.append(count if count is not None else 0 if last is None else last + 1)
     return counts
 
 
-def _size(entries: Entries, kind: Entry | None) -> int | None:
+def size_of(entries: Entries, kind: Entry | None) -> int | None:
     """Return the bytes of a type; None where that is not told."""
     for _ in range(_DEEPEST):
         kind = _stripped(entries, kind)
         if kind is None:
             return None
-        size = _number(kind, "DW_AT_byte_size")
+        size = number_of(kind, "DW_AT_byte_size")
         if size is not None:
             return size
         if kind.tag in _POINTERS:
@@ -234,7 +241,7 @@ def _size(entries: Entries, kind: Entry | None) -> int | None:
         times = 1
         for count in _counts(entries, kind):
             times *= count
-        inner = _size(entries, entries.referred(kind, "DW_AT_type")) if times else None
+        inner = size_of(entries, entries.referred(kind, "DW_AT_type")) if times else None
         return None if inner is None else min(inner * times, 1 << 62)
     return None
 
@@ -248,7 +255,8 @@ def _stripped(entries: Entries, kind: Entry | None) -> Entry | None:
     return None
 
 
-def _number(entry: Entry, name: str) -> int | None:
+def number_of(entry: Entry, name: str) -> int | None:
+    """Return an attribute that is a plain number; None where it is none, or something else."""
     found = entry.attributes.get(name)
     value = None if found is None else found.value
     return value if isinstance(value, int) and 0 <= value < 1 << 62 else None
