@@ -6,6 +6,7 @@ chapter 10.6. What a rule needs an expression for, as the stubs of the linker do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,10 +18,12 @@ from .elf_file import ElfFile, Section
 
 #: How a pointer is written: its format (low half) and what it counts from (high half).
 _SIZES = {0x00: 0, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
-_SIGNED, _FROM_HERE, _FROM_INDEX = 0x08, 0x10, 0x30
+_SIGNED, _FROM_HERE = 0x08, 0x10
 _OMITTED = 0xFF
 #: Instructions of one function that are followed, and states that it may remember.
 _MOST_STEPS, _MOST_STATES = 4096, 64
+#: Functions of one file that are looked at, where it has no index of them.
+_MOST_ENTRIES = 1 << 18
 
 
 class _NotToldError(Exception):
@@ -83,7 +86,7 @@ class CallFrames:
     Parameters
     ----------
     file
-        The program or library; of one without ``.eh_frame_hdr`` nothing is told.
+        The program or library.
     """
 
     def __init__(self, file: ElfFile) -> None:
@@ -100,14 +103,13 @@ class CallFrames:
     @cached_property
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where functions begin, rising, and the addresses of their entries."""
-        nothing = np.empty(0, np.int64), np.empty(0, np.int64)
         section = self._section(".eh_frame_hdr")
         if section is None:
-            return nothing
+            return self._walked()
         data = _content(self._file.data, section)
         # Linkers write but this: counted from the index itself, in 4 bytes.
         if data.size < 12 or data[:4].tolist()[2:] != [0x03, 0x3B] or not _SIZES.get(data[1] & 15):
-            return nothing
+            return self._walked()
         at = 4 + _SIZES[int(data[1]) & 15]
         order = self._file.header.order
         count = int(data[at : at + 4].copy().view(order + "u4")[0])
@@ -115,6 +117,15 @@ class CallFrames:
         table = table[: min(count, table.size // 8) * 8].copy().view(order + "i4")
         rows = table.astype(np.int64).reshape(-1, 2) + section.address
         return rows[:, 0], rows[:, 1]
+
+    def _walked(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the index of a file that has none, as static programs: from all entries."""
+        section, found = self._frames, []
+        if section is not None:
+            reader = _Reader(_content(self._file.data, section), section.address, self._file)
+            found = sorted(reader.functions())
+        rows = np.array(found, np.int64).reshape(-1, 2)
+        return rows[:, 0], rows[:, 1] + (0 if section is None else section.address)
 
     def rules(self, address: int) -> Rules | None:
         """Return where a caller's registers are at an address of the file's own; None: unknown."""
@@ -132,6 +143,17 @@ class CallFrames:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What the entries of several functions share; `part`: its instructions."""
+
+    letters: str
+    units: tuple[int, int]
+    register: int
+    encoding: int
+    part: tuple[int, int]
+
+
 class _Reader:
     """Reads one entry of the section."""
 
@@ -142,6 +164,22 @@ class _Reader:
         self.word = file.header.word_size
         self.at = 0
         self.end = 0
+        self._shared: dict[int, _Common] = {}
+
+    def functions(self) -> Iterator[tuple[int, int]]:
+        """Yield where each function begins, and its entry; up to where the section is damaged."""
+        at = 0
+        try:
+            for _ in range(_MOST_ENTRIES):
+                end, common = self._begin(at)
+                if common:
+                    body = self.at
+                    encoding = self._common(body - 4 - common).encoding
+                    self.at, self.end = body, end
+                    yield self._pointer(encoding), at
+                at = end
+        except _NotToldError:
+            return
 
     def rules(self, entry: int, address: int) -> Rules | None:
         """Follow the entry of a function up to an address."""
@@ -149,29 +187,34 @@ class _Reader:
         if common == 0:
             raise _NotToldError
         body = self.at
-        shared_end, is_shared = self._begin(body - 4 - common)
-        if is_shared != 0:
-            raise _NotToldError
-        version = self._byte()
-        letters = self._text()
-        if version not in (1, 3) or (letters and letters[0] != "z"):
-            raise _NotToldError
-        code, data = self._unsigned(), self._signed()
-        register = self._byte() if version == 1 else self._unsigned()
-        encoding = self._augmented(letters)
-        shared = self.at, shared_end
+        shared = self._common(body - 4 - common)
         self.at, self.end = body, end
-        begin = self._pointer(encoding)
-        if not begin <= address < begin + self._pointer(encoding & 0x0F):
+        begin = self._pointer(shared.encoding)
+        if not begin <= address < begin + self._pointer(shared.encoding & 0x0F):
             return None
-        if letters:
+        if shared.letters:
             length = self._unsigned()
             self.at += length
         own = self.at, end
-        rules = Rules(begin, return_register=register, is_signal="S" in letters)
-        self._follow(shared, rules, (code, data), address, None)
-        self._follow(own, rules, (code, data), address, dict(rules.saved))
+        signal = "S" in shared.letters
+        rules = Rules(begin, return_register=shared.register, is_signal=signal)
+        self._follow(shared.part, rules, shared.units, address, None)
+        self._follow(own, rules, shared.units, address, dict(rules.saved))
         return rules
+
+    def _common(self, entry: int) -> _Common:
+        """Read what several functions share."""
+        if entry not in self._shared:
+            end, kind = self._begin(entry)
+            version = self._byte()
+            letters = self._text()
+            if kind != 0 or version not in (1, 3) or (letters and letters[0] != "z"):
+                raise _NotToldError
+            units = self._unsigned(), self._signed()
+            register = self._byte() if version == 1 else self._unsigned()
+            encoding = self._augmented(letters)
+            self._shared[entry] = _Common(letters, units, register, encoding, (self.at, end))
+        return self._shared[entry]
 
     def _begin(self, entry: int) -> tuple[int, int]:
         """Stand behind the head of an entry; return its end, and its second word."""

@@ -145,18 +145,19 @@ def member_way(entries: Entries, kind: Entry | None, offset: int, depth: int = 0
     return best or Way("", offset)
 
 
-def name_of(entries: Entries, entry: Entry, above: list[Entry]) -> str:
+def name_of(entries: Entries, entry: Entry, above: list[Entry], depth: int = 0) -> str:
     """Return a variable's name with those of what it is in: ``"app::Cache::all"``, ``"f()::n"``."""
     declaration = list(_declarations(entries, entry))[-1]
     if declaration is not entry:
         *above, entry = entries.around(declaration.offset) or (entry,)
-    scopes: list[str] = []
-    for scope in above:
-        if scope.tag == _FUNCTION:
-            scopes.append(f"{declared_name(entries, scope)}()")
-        elif scope.tag in _NAMED_SCOPES:
-            scopes.append(_name(scope) or "(anonymous)")
-    return "::".join((*scopes, _name(entry)))
+    name = _name(entry)
+    for i in range(len(above) - 1, -1, -1):
+        scope = above[i]
+        if scope.tag == _FUNCTION and depth < _DEEPEST:
+            return f"{name_of(entries, scope, above[:i], depth + 1)}()::{name}"
+        if scope.tag in _NAMED_SCOPES:
+            name = f"{_name(scope) or '(anonymous)'}::{name}"
+    return name
 
 
 def _text(entries: Entries, entry: Entry, above: list[Entry], offset: int) -> str | None:

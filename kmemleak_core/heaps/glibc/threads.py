@@ -28,6 +28,9 @@ ALIGNMENT = 64
 #: No process has more.
 MAX_THREADS = 1 << 20
 
+#: No thread's number is larger (``PID_MAX_LIMIT`` of ``linux/threads.h``), no stack lies lower.
+MAX_ID = 1 << 22
+
 AT_RANDOM = 25
 
 
@@ -118,7 +121,9 @@ def _blocks(image: MemoryImage, base: int, above: bool) -> list[tuple[int, int, 
     start, size = words[:-1], words[1:]
     # The stack holds its own control block, near its end. A size is a multiple of the page as
     # a rule, but a program may bring any memory as a stack.
-    fits = (start > 0) & (start < np.uint64(base)) & (size >= 4096)
+    # Right before its list of mutexes, a pointer into itself, it has the thread's number: in a
+    # program at low addresses these look like the beginning and the size of such a stack.
+    fits = (start > MAX_ID) & (start < np.uint64(base)) & (size >= 4096)
     fits &= (np.uint64(base) - start) < size
     fits &= (size - (np.uint64(base) - start)) <= np.uint64(1 << 20)
     fits &= size <= np.uint64(1 << 40)
