@@ -270,7 +270,7 @@ class ProcessSymbols:
     def _word(self, address: int) -> int | None:
         try:
             return int(self._dump.image.words(address, 1)[0])
-        except (FaultError, ValueError):
+        except (FaultError, OverflowError, ValueError):
             return None
 
     def is_code(self, address: int) -> bool:
