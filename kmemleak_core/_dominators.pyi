@@ -94,3 +94,25 @@ def add_up(
     ValueError
         A node is not in the tree.
     """
+
+def spans(
+    idom: NDArray[np.uint32], order: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Number the nodes so that whatever is below one has the numbers right behind its own.
+
+    Parameters
+    ----------
+    idom, order
+        From `dominators`.
+
+    Returns
+    -------
+    first, behind : ndarray of uint32
+        For each node its number, and the first one behind those of all that is below it; the same
+        where no root leads.
+
+    Raises
+    ------
+    ValueError
+        A node is not in the tree.
+    """

@@ -367,6 +367,39 @@ def add_up(
     return nbytes_array, objects_array
 
 
+def spans(const uint32_t[::1] idom not None, const uint32_t[::1] order not None):
+    cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], i
+    cdef bint sound = count <= nodes
+    cdef uint32_t node
+    with nogil:
+        for i in range(count):
+            sound &= order[i] < nodes
+        for i in range(1, count):
+            sound = sound and idom[order[i]] < nodes
+    if not sound:
+        raise ValueError("a tree that leads out of its nodes")
+    first_array = np.zeros(nodes, np.uint32)
+    behind_array = np.zeros(nodes, np.uint32)
+    cdef uint32_t[::1] first = first_array
+    cdef uint32_t[::1] behind = behind_array
+    # By node: where the next of those right below it begins.
+    cdef uint32_t[::1] free = np.zeros(nodes, np.uint32)
+    with nogil:
+        # How many nodes are below each, itself with them.
+        for i in range(count - 1, -1, -1):
+            behind[order[i]] += 1
+            if i:
+                behind[idom[order[i]]] += behind[order[i]]
+        for i in range(count):
+            node = order[i]
+            if i:
+                first[node] = free[idom[node]]
+                free[idom[node]] += behind[node]
+            behind[node] += first[node]
+            free[node] = first[node] + 1
+    return first_array, behind_array
+
+
 cdef Py_ssize_t _checked(
     const int64_t[::1] offsets, const uint32_t[::1] targets, Py_ssize_t rows
 ) except -1:

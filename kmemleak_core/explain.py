@@ -152,7 +152,9 @@ class Explainer:
         self._process = ProcessSymbols(found.dump, sysroot) if is_process else None
         self.names = Names(found, self._process, redact=redact)
         self._redact = redact
-        self._keepings = Keepings(found.result, self.names.what)
+        self._keepings = Keepings(
+            found.result, self.names.what, self.names.symbol, found.heap.provenance
+        )
 
     def row(self, address: int) -> int:
         """Return the row of the object that holds an address.

@@ -10,9 +10,12 @@ from typing import Literal
 import numpy as np
 
 from ._dominators import add_up, dominators
-from .retained import Retained
+from .provenance import Provenance
+from .retained import Retained, retained, root_groups
+from .root_parts import images_as_roots, variables_as_roots
 from .scan import Colour, ScanResult
 from .shared_property import shared_property
+from .symbols import Symbol
 
 #: What everything on the way to an object leads through; ``"module"``: all roots of one name.
 KeeperKind = Literal["object", "root", "module"]
@@ -81,14 +84,26 @@ class Keepings:
         A scan that kept its references.
     what
         Writes what the object of a row is.
+    variable_at
+        Returns the variable that an address lies in, None for none.
+    origins
+        What the objects are, row by row, as far as the dump tells.
     """
 
-    def __init__(self, result: ScanResult, what: Callable[[int], str] = lambda row: "") -> None:
+    def __init__(
+        self,
+        result: ScanResult,
+        what: Callable[[int], str] = lambda row: "",
+        variable_at: Callable[[int], Symbol | None] = lambda address: None,
+        origins: Provenance | None = None,
+    ) -> None:
         self.result = result
         self._what = what
+        self._variable_at = variable_at
+        self._origins = origins
 
     def of(self, row: int) -> Keeping | None:
-        """Return what keeps an object; None where nothing does: it is not looked at.
+        """Return what keeps an object; None where nothing does: it is not looked at, or not freed.
 
         Raises
         ------
@@ -102,13 +117,12 @@ class Keepings:
             address = self.result.leaks.array["address"]
             leak = int(np.searchsorted(address, self.result.objects.address[row]))
             return _bounded(self._leaks.chain(leak))
-        return _bounded(self._held(row))
+        return _bounded(self._held(row)) if self._retained.count[row] else None
 
     @shared_property
     def _retained(self) -> Retained:
-        from .retained import retained
-
-        return retained(self.result)
+        result = images_as_roots(self.result, self._origins)
+        return retained(*variables_as_roots(result, self._variable_at, root_groups(result.roots)))
 
     @shared_property
     def _leaks(self) -> _AmongLeaks:
@@ -117,7 +131,7 @@ class Keepings:
     def _held(self, row: int) -> Iterator[Keeper]:
         for holder in self._retained.dominators(int(self.result.objects.address[row])):
             kind = holder.kind
-            if kind != "several":
+            if kind in ("object", "root", "module"):
                 yield Keeper(
                     kind,
                     holder.name,

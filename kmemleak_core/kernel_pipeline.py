@@ -95,8 +95,7 @@ def find_kernel_objects(dump: Dump, options: KernelOptions) -> Heap:
         heap = _slub_memory(kernel).heap()
     else:
         heap = copy.copy(found.heap)
-        every = np.arange(len(heap.objects))
-        heap.provenance = _with_caches(kernel, _pages(kernel), heap, every)
+        heap.provenance = _with_kinds(kernel, _pages(kernel), heap)
     heap.coverage.extend(kernel.coverage)
     return heap
 
@@ -240,8 +239,7 @@ def _by_kmemleak(
             findings, kernel_reported=int(np.count_nonzero(stored_reported(kernel, found)))
         )
         heap = copy.copy(found.heap)
-        every = np.arange(len(heap.objects))
-        heap.provenance = _with_caches(kernel, pages, heap, every)
+        heap.provenance = _with_kinds(kernel, pages, heap)
     records = partial(_records, kernel, found)
     return KernelLeaks(heap, verdict.scan, roots, findings, kernel.symbols, records)
 
@@ -320,17 +318,27 @@ def _differences(
     return tuple(told)
 
 
-def _with_caches(
-    kernel: Kernel, pages: Pages | None, heap: Heap, rows: NDArray[np.int64]
-) -> Provenance | None:
-    """Return kmemleak's provenance with the slab caches of some objects."""
+def _with_kinds(kernel: Kernel, pages: Pages | None, heap: Heap) -> Provenance | None:
+    """Return kmemleak's provenance with slab caches, and whose variables an object is made of."""
     from .heaps.slub.naming import kinds_of
+    from .linux.images import whole_images
 
     provenance = heap.provenance
-    if provenance is None or provenance.kind is None or pages is None:
+    if provenance is None or provenance.kind is None:
         return provenance
-    kind = provenance.kind.copy()
-    unknown = rows[kind[rows] < 0]
-    caches, names = kinds_of(kernel, pages, heap.objects.address[unknown])
-    kind[unknown] = np.where(caches >= 0, caches + len(provenance.kinds), -1)
-    return replace(provenance, kind=kind.astype(np.int32), kinds=[*provenance.kinds, *names])
+    kind, kinds = provenance.kind.copy(), list(provenance.kinds)
+    address = heap.objects.address
+    unknown = np.flatnonzero(kind < 0)
+    if pages is not None:
+        caches, names = kinds_of(kernel, pages, address[unknown])
+        kind[unknown] = np.where(caches >= 0, caches + len(kinds), -1)
+        kinds += names
+    first_image = len(kinds)
+    for part in whole_images(kernel):
+        inside = (kind < 0) & (address >= part.address) & (address < part.end)
+        if inside.any():
+            if len(kinds) == first_image or kinds[-1] != part.name:
+                kinds.append(part.name)
+            kind[inside] = len(kinds) - 1
+    images = tuple(range(first_image, len(kinds)))
+    return replace(provenance, kind=kind.astype(np.int32), kinds=kinds, images=images)

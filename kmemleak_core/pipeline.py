@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .kernel_findings import KernelFindings
     from .recognise import Types
     from .report.model import RecordsOf
-    from .symbols import SymbolTable
+    from .symbols import Symbol, SymbolTable
 
 #: Notes on dumps that lack what their header announces.
 _INCOMPLETE = ("dump.truncated", "vmcore.filtered")
@@ -157,9 +157,21 @@ def analyse(
         possible=possible,
         possible_groups=possible_groups,
         possible_provenance=told,
+        variable_at=_variable_at(found, options),
         kernel=kernel,
         kernel_records=None if records is None else lambda leaks: records(rows[leaks]),
     )
+
+
+def _variable_at(found: Found, options: AnalyseOptions) -> Callable[[int], Symbol | None] | None:
+    """Return what turns an address into the variable there; files are opened when it is asked."""
+    if found.symbols is not None:
+        return found.symbols.find
+    if not found.dump.files:
+        return None
+    from .symbols.process import ProcessSymbols
+
+    return ProcessSymbols(found.dump, options.sysroot).find
 
 
 def scan(source: str | os.PathLike[str] | RawSource, **options: Any) -> Report:

@@ -64,6 +64,8 @@ class Provenance:
         Names a return address; None: only as a number.
     typed
         Whether `kinds` are types: objects of one are alike, whatever they hold.
+    images
+        Which `kinds` are memory that is there as long as a program or module is: its variables.
     """
 
     kind: NDArray[np.int32] | None = None
@@ -76,6 +78,7 @@ class Provenance:
     comms: Sequence[str] = ()
     symbol: Callable[[int], str] | None = None
     typed: bool = False
+    images: tuple[int, ...] = ()
 
     def take(self, rows: NDArray[Any]) -> Provenance:
         """Return the columns of some rows, in their order."""

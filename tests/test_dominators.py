@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kmemleak_core._dominators import add_up, dominators
+from kmemleak_core._dominators import add_up, dominators, spans
 
 from .test_graph import GRAPHS, Edges, edges_of, rows_of
 
@@ -237,3 +237,23 @@ def test_references_are_kept_as_they_were() -> None:
     before = edges_of(*graph)
     whole(*graph)
     assert edges_of(*graph) == before
+
+
+@given(CASES)
+def test_spans_hold_exactly_what_is_below(case: Case) -> None:
+    _, top, columns = laid_out(case)
+    idom, order = found(columns)
+    first, behind = spans(idom, np.array(order, np.uint32))
+    assert sorted(first[order].tolist()) == list(range(len(order)))
+    for lowest in order:
+        node, above = lowest, {lowest}
+        while node != top:
+            node = int(idom[node])
+            above.add(node)
+        for other in order:
+            assert (first[other] <= first[lowest] < behind[other]) == (other in above)
+
+
+def test_spans_of_a_tree_that_leads_out_of_its_nodes() -> None:
+    with pytest.raises(ValueError, match="leads out"):
+        spans(np.array([9, 0], np.uint32), np.array([0, 9], np.uint32))

@@ -4,6 +4,7 @@ line."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,9 @@ import pytest
 import kmemleak_core as km
 from kmemleak_core.cli import main
 from kmemleak_core.dumps.capture import capture
+from kmemleak_core.provenance import Provenance
 from kmemleak_core.report.retained_json import SCHEMA_VERSION, retained_schema, retained_to_dict
+from kmemleak_core.root_parts import images_as_roots
 
 from .builders.programs import compile_c, running
 
@@ -128,6 +131,40 @@ class TestKnownGraphs:
         ]
         with pytest.raises(km.FaultError):
             list(found.dominators(1))
+
+    def test_a_type_retains_what_its_outermost_objects_do(self) -> None:
+        # 0 → 1 → 2 → 3 and 4: of a, b, a, c and a.
+        result = a_scan({0: [1], 1: [2], 2: [3]}, {"lib": [0, 4]})
+        origins = Provenance(kind=np.array([0, 1, 0, 2, 0], np.int32), kinds=["a", "b", "c", "d"])
+        found = km.retained(result, kinds=lambda: origins)
+        size = result.objects.size
+        told = {h.name: (h.size, h.nbytes, h.count) for h in found.top(0, "type")}
+        assert told == {
+            "a": (size[[0, 2, 4]].sum(), size.sum(), 5),
+            "b": (size[1], size[1:4].sum(), 3),
+            "c": (size[3], size[3], 1),
+        }
+        assert [h.name for h in found.top(1, "type")] == ["a"]
+        assert found.totals("type") == (3, 9, size.sum() + size[1:4].sum() + size[3])
+        (first, *_) = found.top(1, "type")
+        assert [h.node for h in found.held(first)] == [0, 4]
+        assert found.dominator(first) is None
+
+    def test_what_only_black_and_leaked_objects_are_is_no_type_that_retains(self) -> None:
+        wanted = np.array([1, 1, 1, -1], np.int32)
+        result = a_scan({0: [1], 2: [1], 3: []}, {"lib": [0]}, min_count=wanted)
+        kinds = Provenance(kind=np.array([-1, 0, 1, 1], np.int32), kinds=["a", "b"])
+        assert [h.name for h in km.retained(result, kinds=lambda: kinds).top(0, "type")] == ["a"]
+        assert km.retained(result).top(0, "type") == []
+
+    def test_an_image_s_memory_is_a_root_that_nothing_else_holds(self) -> None:
+        # 0 is the memory of variables: what refers to it does not hold what these do.
+        result = a_scan({0: [1], 2: [0]}, {"lib": [0, 2]})
+        kinds = Provenance(kind=np.array([0, -1, -1], np.int32), kinds=[".data"], images=(0,))
+        found = km.retained(images_as_roots(result, kinds))
+        assert by_name(found.top(0, "module")) == {".data": (32, 1), "lib": (48, 1)}
+        assert found.count[0] == 0
+        assert by_name(km.retained(result).top(0, "module")) == {"lib": (96, 3)}
 
     def test_top_is_cut_by_size_then_by_address(self) -> None:
         found = km.retained(a_scan({0: [2]}, {"lib": [0, 1, 3]}))  # 64, 32, 64
@@ -252,6 +289,24 @@ class TestPrograms:
             names = [h.name for h in found.dominators(address) if h.kind == "module"]
             assert names == [module.name]
 
+    def test_each_variable_holds_what_the_program_says(self, known: tuple[Path, dict]) -> None:
+        core, _ = known
+        found = km.scan(core).retained_by_variable
+        told = {h.name: h for h in found.top(0, "root")}
+        assert told["cache of holds"].count == 63 + 40 + 4 + 3
+        assert told["cache of holds"].size == 4 * 8
+        assert told["large of holds"].count == 2
+        # All of them together hold what the whole ranges do.
+        whole = km.scan(core).retained
+        assert by_name(found.top(0, "module")) == by_name(whole.top(0, "module"))
+        assert found.everything.count == whole.everything.count
+
+    def test_without_symbols_whole_ranges_are_told(self, known: tuple[Path, dict]) -> None:
+        core, _ = known
+        report = replace(km.scan(core), variable_at=lambda address: None)
+        cut, whole = report.retained_by_variable, report.retained
+        assert by_name(cut.top(0, "root")) == by_name(whole.top(0, "root"))
+
 
 class TestCommand:
     def test_it_tells_who_holds_most(self, known: tuple[Path, dict], capsys) -> None:
@@ -266,7 +321,7 @@ class TestCommand:
         assert [line.split()[2] for line in lines[first + 1 : first + 3]] == ["31", "31"]
         assert any(f"{said['list'][0]:#x}" in line for line in lines)
 
-    @pytest.mark.parametrize("by", ["object", "root", "module"])
+    @pytest.mark.parametrize("by", ["object", "variable", "root", "module"])
     def test_json_fits_its_schema(self, known: tuple[Path, dict], capsys, by: str) -> None:
         core, _ = known
         assert main(["retained", "--json", "--by", by, "--limit", "3", str(core)]) == 0

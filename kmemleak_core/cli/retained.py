@@ -7,8 +7,8 @@ import argparse
 from . import output, scan_options, values
 
 _DESCRIPTION = """\
-Tells what keeps a heap big, even where nothing leaks: for each object, root or module how much
-memory it alone holds, which would be freed with it.
+Tells what keeps a heap big, even where nothing leaks: for each object, type, variable or module how
+much memory it alone holds, which would be freed with it.
 
 The dump is a core file or a kernel's vmcore, as `kmemleak scan` takes it.
 """
@@ -16,7 +16,9 @@ The dump is a core file or a kernel's vmcore, as `kmemleak scan` takes it.
 _EPILOG = """\
 examples:
   kmemleak retained core                     objects that no other object alone holds
+  kmemleak retained --by variable core       what each variable holds, by its name
   kmemleak retained --by module core         each library's globals, each stack, registers
+  kmemleak retained --by type vmcore         each slab cache, with what its objects hold
   kmemleak retained --depth 5 --limit 3 core
   kmemleak retained --json vmcore > retained.json
 
@@ -40,10 +42,11 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     shown = parser.add_argument_group("how it is shown")
     shown.add_argument(
         "--by",
-        choices=("object", "root", "module"),
+        choices=("object", "type", "variable", "root", "module"),
         default="object",
-        help="objects that no other object alone holds (default); ranges of roots, registers; or"
-        " all roots of one file, kernel module, …",
+        help="objects that no other object alone holds (default); all objects of one type, as a"
+        " slab cache; variables, as symbols name them; whole ranges of roots, registers; or all"
+        " roots of one file, kernel module, …",
     )
     shown.add_argument(
         "--limit",
@@ -86,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         report = analyse(source, asked, tell)
         if tell is not None:
             tell("retained sizes")
-        found = report.retained
+        by_variable = arguments.by == "variable"
+        found = report.retained_by_variable if by_variable else report.retained
     render = render_retained_json if arguments.json else render_retained_text
     options = RenderOptions(limit=arguments.limit, redact=arguments.redact)
     with output.opened(arguments.output, arguments.force) as stream:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..recognise import Types
     from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
+    from ..symbols import Symbol
     from ..type_sums import TypeTable
 
 #: Turns rows into a kernel's records, and tells in which layout it prints them.
@@ -166,6 +167,8 @@ class Report:
         What each suppression did.
     grouped_by
         What the members of a group share: see `regroup`.
+    variable_at
+        Turns an address into the variable that it lies in; None where nothing tells.
     comparison
         What is in a baseline: such leaks are hidden as if by a filter; None without one.
     possible, possible_groups, possible_provenance
@@ -192,6 +195,7 @@ class Report:
     kernel_records: RecordsOf | None = field(default=None, repr=False)
     suppressions: tuple[SuppressionUse, ...] = ()
     grouped_by: GroupBy = "origin"
+    variable_at: Callable[[int], Symbol | None] | None = field(default=None, repr=False)
     comparison: Comparison | None = field(default=None, repr=False)
     possible: LeakTable = field(default_factory=LeakTable.empty, repr=False)
     possible_groups: tuple[LeakGroup, ...] = ()
@@ -242,9 +246,34 @@ class Report:
         """
         from ..retained import retained
 
+        return retained(self._with_images, kinds=lambda: self.kinds)
+
+    @shared_property
+    def retained_by_variable(self) -> Retained:
+        """The same with each variable as a root of its own, where something tells of variables.
+
+        Raises
+        ------
+        UsageError
+            The report does not carry its scan, or that was done with little memory.
+        """
+        from ..retained import retained, root_groups
+        from ..root_parts import variables_as_roots
+
+        result = self._with_images
+        groups = root_groups(result.roots)
+        if self.variable_at is not None:
+            result, groups = variables_as_roots(result, self.variable_at, groups)
+        return retained(result, groups, lambda: self.kinds)
+
+    @property
+    def _with_images(self) -> ScanResult:
+        """The scan, with a kernel's variables as roots where its books have them as objects."""
+        from ..root_parts import images_as_roots
+
         if self.result is None:
             raise UsageError("this report does not carry the scan that it came from")
-        return retained(self.result)
+        return images_as_roots(self.result, self.origins)
 
     @shared_property
     def kinds(self) -> Provenance | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from ..retained import Holder, HolderKind, Retained
+from ..retained import By, Holder, Retained
 from .model import RenderOptions, Report
 from .retained_text import BRANCHES, DEFAULT_LIMIT, shape, type_name
 
@@ -20,7 +20,7 @@ def render_retained_json(
     out: TextIO,
     options: RenderOptions,
     *,
-    by: HolderKind = "object",
+    by: By | Literal["variable"] = "object",
     depth: int = 2,
 ) -> None:
     """Write the document."""
@@ -34,13 +34,14 @@ def retained_to_dict(
     found: Retained,
     options: RenderOptions | None = None,
     *,
-    by: HolderKind = "object",
+    by: By | Literal["variable"] = "object",
     depth: int = 2,
 ) -> dict[str, Any]:
     """Return the document as plain values."""
     options = options or RenderOptions()
     limit = DEFAULT_LIMIT if options.limit is None else options.limit
-    shown = found.top(limit, by)
+    chosen: By = "root" if by == "variable" else by
+    shown = found.top(limit, chosen)
     everything, (shared_bytes, shared_objects) = found.everything, found.shared
     return {
         "schema": "kmemleak-retained",
@@ -64,7 +65,7 @@ def retained_to_dict(
             for note in report.coverage
         ],
         "holders": [_holder(report, found, holder, depth, options) for holder in shown],
-        "holders_left_out": found.nodes(by).size - len(shown),
+        "holders_left_out": found.totals(chosen)[0] - len(shown),
     }
 
 

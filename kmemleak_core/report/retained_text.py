@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import Literal, TextIO
 
-import numpy as np
-
-from ..retained import Holder, HolderKind, Retained
+from ..retained import By, Holder, Retained
 from ..shapes import classify, shape_text
 from .escape import printable
 from .model import RenderOptions, Report
@@ -22,6 +20,8 @@ BRANCHES = 4
 
 _HEADINGS = {
     "object": "Objects that no other object alone holds",
+    "type": "Types: with what their objects hold",
+    "variable": "Variables, and other roots",
     "root": "Roots",
     "module": "Modules, and other groups of roots",
 }
@@ -33,7 +33,7 @@ def render_retained_text(
     out: TextIO,
     options: RenderOptions,
     *,
-    by: HolderKind = "object",
+    by: By | Literal["variable"] = "object",
     depth: int = 2,
 ) -> None:
     """Write the holders that retain most, with trees of so many levels below the first few."""
@@ -41,7 +41,8 @@ def render_retained_text(
     width = max(60, options.width or terminal_width(out))
     limit = DEFAULT_LIMIT if options.limit is None else options.limit
     heading(line, report.source.path or "memory", headline(found), width, good=True)
-    nodes, shown = found.nodes(by), found.top(limit, by)
+    chosen: By = "root" if by == "variable" else by
+    shown = found.top(limit, chosen)
     if shown:
         line()
         line((_HEADINGS[by], "bold"))
@@ -54,9 +55,10 @@ def render_retained_text(
         _row(report, found, line, width, holder, "", options)
         if at < _TREES:
             _tree(report, found, line, width, holder, "", depth, options)
-    count = int(found.count[nodes].sum(dtype=np.uint64)) - sum(h.count for h in shown)
-    nbytes = int(found.nbytes[nodes].sum(dtype=np.uint64)) - sum(h.nbytes for h in shown)
-    left_out(line, by, nodes.size - len(shown), count, nbytes)
+    total, count, nbytes = found.totals(chosen)
+    count -= sum(h.count for h in shown)
+    nbytes -= sum(h.nbytes for h in shown)
+    left_out(line, by, total - len(shown), count, nbytes)
     if report.coverage:
         line()
         line(("not seen, or not understood:", "bold"))
@@ -125,7 +127,7 @@ def _row(
     indent: str,
     options: RenderOptions,
 ) -> None:
-    own = holder.size if holder.address is not None else None
+    own = holder.size if holder.address is not None or holder.kind == "type" else None
     figures = _figures(holder.nbytes, holder.count, own) + indent
     looks = shape(report, holder, redact=options.redact)
     kind = printable(type_name(report, holder))

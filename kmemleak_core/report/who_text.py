@@ -139,7 +139,7 @@ def _keepers(line: Line, told: Explanation, keeping: Keeping, limit: int) -> Non
     wide = max(len(nbytes) for nbytes, _, _ in rows)
     broad = max(len(count) for _, count, _ in rows)
     for nbytes, count, keeper in rows:
-        kind = {"module": "all of ", "root": "root ", "object": ""}[keeper.kind]
+        kind = "all of " if keeper.kind == "module" else ""
         line(
             f"  retains {nbytes:>{wide}} in {count:>{broad}}  ",
             (kind + printable(keeper.name), "yellow"),

@@ -154,6 +154,32 @@ def test_the_text_names_holder_path_and_contents(
     assert f"→ {held.blocks['list-2']:#x}" in text
 
 
+def test_the_text_tells_what_every_way_leads_through(
+    held: Held, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["explain", str(held.core), hex(held.blocks["list-2"])])
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("Every way to it leads through, the nearest first")
+    names = [line.split("  ", 2)[-1].strip() for line in lines[at + 1 : at + 4]]
+    assert names[0].startswith(f"object {held.blocks['list-1']:#x}")
+    assert names[1].startswith(f"object {held.blocks['list-0']:#x}")
+    assert names[2] == "list of held"
+
+
+def test_the_text_tells_what_a_leak_alone_keeps(
+    held: Held, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["explain", str(held.core), hex(held.blocks["head"])])
+    assert "it alone keeps 1 other object: 144 B with its own" in capsys.readouterr().out
+
+
+def test_retained_sizes_can_be_left_out(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["explain", "--no-retained", "--json", str(held.core), hex(held.blocks["head"])])
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.validate(document, schema())
+    assert document["retained"] is None
+
+
 def test_names_of_files_are_escaped(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
     from io import StringIO
 
