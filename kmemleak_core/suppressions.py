@@ -31,6 +31,9 @@ _HINT = (
 _RANGES: dict[str, Callable[[str], Span]] = {"size": parse_sizes, "addr": parse_addresses}
 _NAMES = ("leak", "type", "module")
 
+#: Stands for the path of the file that this package brings.
+BUILTIN = "built-in"
+
 #: No file of suppressions is larger.
 _MOST = 1 << 24
 
@@ -126,6 +129,11 @@ class SuppressionUse:
     what: str = "leak"
     possible: int = 0
 
+    @property
+    def builtin(self) -> bool:
+        """Whether this package brought it."""
+        return self.path == BUILTIN
+
     @classmethod
     def of(cls, entry: Suppression, count: int, nbytes: int, possible: int = 0) -> SuppressionUse:
         """Count for an entry."""
@@ -186,6 +194,12 @@ class Suppressions:
                 raise UsageError(f"{path}: too large for a file of suppressions")
             entries += cls.parse(text, str(path)).entries
         return cls(entries, ", ".join(map(str, paths)))
+
+    @classmethod
+    def builtin(cls) -> Suppressions:
+        """Return those that this package brings: what libraries are known to keep on purpose."""
+        text = Path(__file__).with_name("builtin.supp").read_text(encoding="utf-8")
+        return cls.parse(text, BUILTIN)
 
     @property
     def ranges(self) -> Sequence[tuple[int, Suppression]]:

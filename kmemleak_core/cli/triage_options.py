@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ def add_triage_options(parser: argparse.ArgumentParser) -> None:
         help="known leaks: lines leak:PATTERN (a part of the name of a function or module of the"
         " backtrace), type:NAME, size:RANGE, module:NAME, addr:RANGE; what such a leak leads to is"
         " known with it (can be given more than once)",
+    )
+    known.add_argument(
+        "--no-builtin-suppressions",
+        action="store_true",
+        help="report what libraries are known to keep on purpose as well",
     )
     known.add_argument(
         "--print-suppressions",
@@ -90,11 +96,19 @@ class Triage:
         if arguments.baseline is not None:
             self._baseline = Baseline.load(arguments.baseline)
         self._suppressions = Suppressions.load(*arguments.suppressions)
+        self._builtin = Suppressions()
+        if not arguments.no_builtin_suppressions:
+            self._builtin = Suppressions.builtin()
 
     def apply(self, report: Report) -> Report:
         """Return the report of the leaks that count."""
         if self._suppressions.entries:
             report = report.suppress(self._suppressions)
+        if self._builtin.entries and report.provenance is not None:
+            # That most of them are of no use in one report is no news.
+            known = report.suppress(self._builtin)
+            used = tuple(use for use in known.suppressions if use.count or not use.builtin)
+            report = replace(known, suppressions=used)
         if self._written is not None:
             with output.opened(self._written, self._force) as stream:
                 report.baseline().write(stream)

@@ -48,12 +48,18 @@ def left_out_facts(report: Report, options: RenderOptions) -> Iterator[str]:
         yield f"the filters hide {left} of these"
 
 
-def unused_suppressions(report: Report) -> Iterator[str]:
-    """Yield a sentence for each suppression that met nothing."""
+def suppression_facts(report: Report) -> Iterator[str]:
+    """Yield a sentence for each suppression that met nothing, and for built-in ones that did."""
     for use in report.suppressions:
         if not use.used:
             where = f"{use.path}, line {use.line}" if use.path else f"line {use.line}"
             yield printable(f"suppression {use.pattern!r} ({where}) was not used")
+        elif use.builtin:
+            what = f"{count_text(use.count, 'object')} ({size_text(use.nbytes)})"
+            yield (
+                f"{what} kept on purpose by a library: built-in suppression {use.pattern!r}"
+                " (--no-builtin-suppressions reports them)"
+            )
 
 
 def check_facts(report: Report) -> Iterator[str]:

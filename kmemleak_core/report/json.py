@@ -134,6 +134,7 @@ def _suppression(use: SuppressionUse) -> dict[str, Any]:
         "pattern": use.pattern,
         "path": use.path,
         "line": use.line,
+        "builtin": use.builtin,
         "objects": use.count,
         "bytes": use.nbytes,
         "possible_objects": use.possible,

@@ -250,7 +250,7 @@ def _suppressed(report: Report, use: SuppressionUse) -> dict[str, Any]:
     suppression: dict[str, Any] = {
         "kind": "external", "status": "accepted", "justification": printable(pattern)
     }  # fmt: skip
-    if use.path and use.line:
+    if use.path and use.line and not use.builtin:
         suppression["location"] = {
             "physicalLocation": {
                 "artifactLocation": {"uri": _uri(use.path)},

@@ -13,7 +13,7 @@ from .facts import (
     left_out_facts,
     note_text,
     source_facts,
-    unused_suppressions,
+    suppression_facts,
 )
 from .hexdump import hex_rows
 from .kernel_part import verdict_lines
@@ -225,7 +225,7 @@ def _indirect(figures: Figures) -> int:
 
 def _closing(report: Report, line: Line, width: int, limit: int) -> None:
     line()
-    for text in unused_suppressions(report):
+    for text in suppression_facts(report):
         wrapped(line, text, width)
     for number, text in enumerate(check_facts(report)):
         line("  " if number else "", text)

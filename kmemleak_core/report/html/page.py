@@ -16,7 +16,7 @@ from ..facts import (
     left_out_facts,
     note_text,
     source_facts,
-    unused_suppressions,
+    suppression_facts,
 )
 from ..json import plain_option
 from ..kernel_part import verdict_lines
@@ -126,7 +126,7 @@ def _values(report: Report, options: RenderOptions) -> dict[str, Any]:
         "agrees": all(check.passed for check in report.checks),
         "notes": _some(note_text(note) for note in report.coverage),
         "note_count": count_text(len(report.coverage), "note"),
-        "suppressions": _some(unused_suppressions(report)),
+        "suppressions": _some(suppression_facts(report)),
         "options": _options(report, options)[:_MOST],
         "counted": _some(counted),
         "times": _some(times),
