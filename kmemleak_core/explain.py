@@ -20,6 +20,7 @@ from .paths import Path as Way
 from .paths import find_paths
 from .pipeline import Found
 from .provenance import UNKNOWN, Origin
+from .root_parts import images_as_roots
 from .scan import Colour, scan_plan
 from .symbols.process import ProcessSymbols
 
@@ -152,9 +153,9 @@ class Explainer:
         self._process = ProcessSymbols(found.dump, sysroot) if is_process else None
         self.names = Names(found, self._process, redact=redact)
         self._redact = redact
-        self._keepings = Keepings(
-            found.result, self.names.what, self.names.symbol, found.heap.provenance
-        )
+        #: The scan with variables as roots that a kernel's books have as objects.
+        self._result = images_as_roots(found.result, found.heap.provenance)
+        self._keepings = Keepings(self._result, self.names.what, self.names.symbol)
 
     def row(self, address: int) -> int:
         """Return the row of the object that holds an address.
@@ -196,7 +197,7 @@ class Explainer:
     def paths(self, address: int, limit: int = 1) -> list[Route]:
         """Return the shortest ways to an object; see `paths.find_paths`."""
         self.row(address)
-        return [self._route(path) for path in find_paths(self.found.result, address, limit)]
+        return [self._route(path) for path in find_paths(self._result, address, limit)]
 
     def _route(self, path: Way) -> Route:
         steps = tuple(PathStep(self.names.holder(s.word), s.target) for s in path.steps)

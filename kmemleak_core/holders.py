@@ -32,6 +32,7 @@ _PROGRAM_COUNTER = {"x86_64": "rip", "aarch64": "pc", "i386": "eip", "arm": "pc"
 _STALE = {
     "old-stacks": "below the stack pointer: left over by calls that returned",
     "dead-stack": "below the stack pointer, or of a thread that ended: not counted",
+    "left-out": "on a stack, which was left out of the roots: not counted",
     "freed": "freed, or the allocator's own: not counted",
     "allocator": "in the allocator's own structures: not counted",
     "unused": "in memory that is no root: not counted",
@@ -117,7 +118,7 @@ class Names:
             return self._register(word)
         if word.kind == "object":
             return self._in_object(word)
-        if word.kind in ("stacks", "old-stacks", "dead-stack"):
+        if word.kind in ("stacks", "old-stacks", "dead-stack", "left-out"):
             return self._on_stack(word, stale)
         if word.kind == "readonly":
             stale = "in memory that the program could not write to"
@@ -148,12 +149,22 @@ class Names:
         assert word.holder is not None
         row = self.found.result.objects.find(word.holder)
         kind = "" if row is None else self.what(row)
-        text = f"object {word.holder:#x}+{word.place - word.holder:#x}"
-        text = f"{text} [{kind}]" if kind else text
+        offset = f"{word.place - word.holder:#x}"
+        if row is not None and self._is_image(row):
+            text = f"{kind}+{offset}"
+        else:
+            text = f"object {word.holder:#x}+{offset}" + (f" [{kind}]" if kind else "")
         # The kernel's own variables are objects of its kmemleak, too.
         symbol = None if self.found.symbols is None else self.found.symbols.find(word.place)
         named = "" if symbol is None else _with_offset(symbol, word.place)
         return Holder(word, f"{named} in {text}" if named else text, named)
+
+    def _is_image(self, row: int) -> bool:
+        """Whether an object is the memory of variables."""
+        provenance = self.found.heap.provenance
+        if provenance is None or provenance.kind is None:
+            return False
+        return int(provenance.kind[row]) in provenance.images
 
     def _register(self, word: Referrer) -> Holder:
         name = word.name.split(" ", 1)[0].split("[", 1)[0]

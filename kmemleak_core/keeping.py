@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 
 from ._dominators import add_up, dominators
-from .provenance import Provenance
 from .retained import Retained, retained, root_groups
-from .root_parts import images_as_roots, variables_as_roots
+from .root_parts import variables_as_roots
 from .scan import Colour, ScanResult
 from .shared_property import shared_property
 from .symbols import Symbol
@@ -86,8 +85,6 @@ class Keepings:
         Writes what the object of a row is.
     variable_at
         Returns the variable that an address lies in, None for none.
-    origins
-        What the objects are, row by row, as far as the dump tells.
     """
 
     def __init__(
@@ -95,15 +92,13 @@ class Keepings:
         result: ScanResult,
         what: Callable[[int], str] = lambda row: "",
         variable_at: Callable[[int], Symbol | None] = lambda address: None,
-        origins: Provenance | None = None,
     ) -> None:
         self.result = result
         self._what = what
         self._variable_at = variable_at
-        self._origins = origins
 
     def of(self, row: int) -> Keeping | None:
-        """Return what keeps an object; None where nothing does: it is not looked at, or not freed.
+        """Return what keeps an object; None where nothing does: it is not looked at.
 
         Raises
         ------
@@ -117,12 +112,12 @@ class Keepings:
             address = self.result.leaks.array["address"]
             leak = int(np.searchsorted(address, self.result.objects.address[row]))
             return _bounded(self._leaks.chain(leak))
-        return _bounded(self._held(row)) if self._retained.count[row] else None
+        return _bounded(self._held(row))
 
     @shared_property
     def _retained(self) -> Retained:
-        result = images_as_roots(self.result, self._origins)
-        return retained(*variables_as_roots(result, self._variable_at, root_groups(result.roots)))
+        groups = root_groups(self.result.roots)
+        return retained(*variables_as_roots(self.result, self._variable_at, groups))
 
     @shared_property
     def _leaks(self) -> _AmongLeaks:

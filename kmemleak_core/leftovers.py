@@ -43,7 +43,7 @@ def leftovers(dump: Dump, heap: Heap, result: ScanResult, row: int) -> list[Refe
     -------
     list of Referrer
         By address; none of them live. Their kind is ``"freed"``, ``"allocator"``,
-        ``"dead-stack"`` or ``"unused"``.
+        ``"dead-stack"``, ``"left-out"`` (of a stack that would be a root) or ``"unused"``.
     """
     objects, options, image = result.objects, result.options, result.image
     index = AddressIndex(
@@ -82,17 +82,23 @@ def leftovers(dump: Dump, heap: Heap, result: ScanResult, row: int) -> list[Refe
 
 
 def _describe(dump: Dump, heap: Heap, place: int) -> tuple[str, str]:
+    pointers = {thread.tid: thread.stack_pointer for thread in dump.threads}
     for stack in heap.stacks:
         if stack.low <= place < stack.high:
-            whose = "a thread that ended" if stack.tid is None else f"thread {stack.tid}"
-            return "dead-stack", f"stack of {whose}"
+            if stack.tid is None:
+                return "dead-stack", "stack of a thread that ended"
+            return _on_stack(place, stack.tid, pointers.get(stack.tid, place + 1))
     for thread in dump.threads:
         segment = dump.image.find(thread.stack_pointer)
         if segment is not None and segment.address <= place < segment.end:
-            return "dead-stack", f"stack of thread {thread.tid}"
+            return _on_stack(place, thread.tid, thread.stack_pointer)
     for exclusion in heap.excluded:
         if exclusion.begin <= place < exclusion.end:
             kind = {"heap": "freed", "heap-mapped": "freed"}.get(exclusion.reason, "allocator")
             kind = "dead-stack" if exclusion.reason == "ended-thread-stack" else kind
             return kind, _REASONS.get(exclusion.reason, exclusion.reason)
     return "unused", "memory that is no root"
+
+
+def _on_stack(place: int, tid: int, pointer: int) -> tuple[str, str]:
+    return "dead-stack" if place < pointer else "left-out", f"stack of thread {tid}"

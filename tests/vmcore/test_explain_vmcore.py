@@ -27,7 +27,7 @@ def test_a_variable_of_the_kernel_is_named(explainer) -> None:
     for row in np.linspace(0, len(objects) - 1, 200).astype(int).tolist():
         texts += [h.text for h in explainer.holders(int(objects.address[row]))]
     assert place is not None
-    assert any(" in object " in text and "+0x" in text for text in texts)
+    assert any(" in .data+0x" in text or " in .bss+0x" in text for text in texts)
     assert any(text.startswith("stack of ") and "frame of " in text for text in texts)
 
 
@@ -53,3 +53,15 @@ def test_a_leak_is_explained_as_the_schema_tells(explainer, vmcores, capsys) -> 
     document = json.loads(capsys.readouterr().out)
     jsonschema.validate(document, schema())
     assert document["origin"]["backtrace"]
+
+
+def test_a_variable_is_where_a_path_begins(explainer) -> None:
+    symbols, result = explainer.found.symbols, explainer.found.result
+    table = int(result.image.word(symbols.address("nl_table")))
+    (route,) = explainer.paths(table)
+    (step,) = route.steps
+    assert (route.origin, step.target) == ("root", table)
+    assert step.holder.text.startswith("nl_table in .data+0x")
+    keeping = explainer.explain(table).keeping
+    assert [keeper.name for keeper in keeping.keepers] == ["nl_table", ".data"]
+    assert explainer.explain(symbols.address("nl_table")).keeping is None
