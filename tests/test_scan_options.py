@@ -13,7 +13,7 @@ from kmemleak_core.cli.command import build_parser
 from kmemleak_core.cli.scan_options import analyse_options, source
 from kmemleak_core.options import AnalyseOptions, KernelOptions, RawSource
 
-OF_ALL = ["scan", "retained", "export"]
+OF_ALL = ["scan", "retained", "export", "types"]
 OF_ONE = ["explain", "referrers", "paths", "cluster"]
 NEEDED = {"export": ["-o", "folder"]}
 BASE = 0x10000

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from . import output, values
+from . import output, scan_options, values
 
 _DESCRIPTION = """\
 Tells what a heap consists of: how many objects of each type there are, how many bytes these take,
@@ -37,53 +36,41 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
-    parser.add_argument("--leaks", action="store_true", help="add up leaks alone")
-    parser.add_argument(
+    scan_options.add_scan_options(parser)
+    shown = parser.add_argument_group("how it is shown")
+    shown.add_argument("--leaks", action="store_true", help="add up leaks alone")
+    shown.add_argument(
         "--limit",
         type=values.count,
         metavar="N",
         help="how many types to show (0: all; default 20)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--json",
         action="store_true",
         help="for machines (report/types_schema.json tells the layout)",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds but types"
     )
-    parser.add_argument(
-        "--sysroot",
-        type=Path,
-        metavar="DIR",
-        help="folder with the program's files, for symbols (default /) and for the pages that the"
-        " core lacks",
-    )
-    parser.add_argument(
-        "--threads",
-        type=values.positive,
-        metavar="N",
-        help="scan on so many threads (default: the processors there are)",
-    )
-    output.add_output(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_output(shown)
+    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, add up, show, and return the exit code."""
+    source = scan_options.source(arguments)
     output.check_output(arguments.output, arguments.force)
 
-    from ..options import AnalyseOptions
     from ..pipeline import analyse
     from ..report.model import RenderOptions
     from ..report.types_json import render_types_json
     from ..report.types_text import render_types_text
     from .command import ExitCode
 
-    asked = AnalyseOptions(sysroot=arguments.sysroot, threads=arguments.threads)
+    asked = scan_options.analyse_options(arguments)
     with output.progress(arguments.quiet) as tell:
-        report = analyse(arguments.core, asked, tell)
+        report = analyse(source, asked, tell)
         if tell is not None:
             tell("types")
         found = report.types(of_leaks=arguments.leaks)
