@@ -18,7 +18,7 @@ examples:
   kmemleak retained core                     objects that no other object alone holds
   kmemleak retained --by variable core       what each variable holds, by its name
   kmemleak retained --by module core         each library's globals, each stack, registers
-  kmemleak retained --by type vmcore         each slab cache, with what its objects hold
+  kmemleak retained --by type core           each type, or slab cache, with what it holds
   kmemleak retained --depth 5 --limit 3 core
   kmemleak retained --json vmcore > retained.json
 

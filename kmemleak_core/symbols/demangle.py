@@ -27,8 +27,9 @@ def demangled(name: str) -> str:
     except ImportError:
         return name
     try:
-        return str(itanium_demangler.parse(name) or name)
+        text = str(itanium_demangler.parse(name) or name)
     except (RecursionError, LookupError, ValueError, TypeError, AttributeError):
         return name
     except (NotImplementedError, AssertionError):
         return name
+    return text.replace("_GLOBAL__N_1", "(anonymous namespace)")

@@ -16,9 +16,7 @@ _CONSTANT = {8: b"\x0e", 4: b"\x0c"}
 #: Places in .debug_info that are looked at: equal bytes can stand there by chance.
 _MOST_PLACES = 64
 _DEEPEST = 32
-_NAMED_SCOPES = frozenset(
-    ("DW_TAG_namespace", "DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
-)
+_NAMESPACE = "DW_TAG_namespace"
 _FUNCTION = "DW_TAG_subprogram"
 _THROUGH = frozenset(
     f"DW_TAG_{what}"
@@ -31,6 +29,7 @@ _THROUGH = frozenset(
     )
 )
 _AGGREGATES = frozenset(("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type"))
+_NAMED_SCOPES = _AGGREGATES | {_NAMESPACE}
 _POINTERS = frozenset(
     f"DW_TAG_{what}_type" for what in ("pointer", "reference", "rvalue_reference")
 )
@@ -156,7 +155,8 @@ def name_of(entries: Entries, entry: Entry, above: list[Entry], depth: int = 0) 
         if scope.tag == _FUNCTION and depth < _DEEPEST:
             return f"{name_of(entries, scope, above[:i], depth + 1)}()::{name}"
         if scope.tag in _NAMED_SCOPES:
-            name = f"{_name(scope) or '(anonymous)'}::{name}"
+            nameless = "(anonymous namespace)" if scope.tag == _NAMESPACE else "(anonymous)"
+            name = f"{_name(scope) or nameless}::{name}"
     return name
 
 

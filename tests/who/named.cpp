@@ -76,7 +76,7 @@ __attribute__((noinline)) static void fill()
     app::Pool::instance().head = (void *)(made("app::Pool::instance()::pool.head") ^ mask);
     app::Pool::shared.head = (void *)(made("app::Pool::shared.head") ^ mask);
     app::numbers.assign(9, 1);
-    told(app::numbers.data(), "app::(anonymous)::numbers._M_impl._M_start");
+    told(app::numbers.data(), "app::(anonymous namespace)::numbers._M_impl._M_start");
     app::owned.reset(new app::Pool);
     told(app::owned.get(), "app::owned._M_t._M_t._M_head_impl");
     app::tree[1] = 1;

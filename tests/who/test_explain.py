@@ -143,6 +143,7 @@ def test_a_damaged_file_has_fewer_names_and_nothing_worse(held: Held) -> None:
     ("mangled", "name"),
     [
         ("_ZTVN3foo3BarE", "vtable for foo::Bar"),
+        ("_ZN12_GLOBAL__N_15cacheE", "(anonymous namespace)::cache"),
         ("main", "main"),
         ("_Z" + "9" * 50, "_Z" + "9" * 50),
         ("_Z1f" + "P" * 5000 + "i", "_Z1f" + "P" * 5000 + "i"),
