@@ -59,6 +59,17 @@ def add_scan_options(
     raw.add_argument("--word-size", type=int, choices=(4, 8), help="bytes of a pointer (default 8)")
     raw.add_argument("--byteorder", choices=("little", "big"), help="(default little)")
 
+    add_analysis_options(parser, graph=graph)
+
+
+def add_analysis_options(parser: argparse.ArgumentParser, *, graph: bool = False) -> None:
+    """Add what is done with a dump, whichever it is: for subcommands that name theirs otherwise.
+
+    Parameters
+    ----------
+    parser, graph
+        As of `add_scan_options`.
+    """
     what = parser.add_argument_group("what is scanned")
     what.add_argument(
         "--sysroot",
