@@ -13,9 +13,14 @@ from kmemleak_core.symbols.call_frames import CallFrames, Rules
 from kmemleak_core.symbols.elf_file import ElfFile
 
 
-@pytest.fixture(scope="module")
-def libc() -> Path:
+@pytest.fixture(scope="module", params=["this machine's", "AArch64's"])
+def libc(request: pytest.FixtureRequest) -> Path:
     """The C library: thousands of functions, written by compilers and by hand."""
+    if request.param == "AArch64's":
+        crossed = Path("/usr/aarch64-linux-gnu/lib/libc.so.6")
+        if not crossed.exists():
+            pytest.skip("no C library of AArch64 (libc6-arm64-cross)")
+        return crossed
     maps = Path("/proc/self/maps").read_text().split()
     found = [Path(word) for word in maps if Path(word).name.startswith(("libc.so", "libc-2"))]
     if not found:
