@@ -10,7 +10,7 @@ import io
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,8 @@ _MOST_BYTES = 1 << 28
 _COMPRESSED = 0x800
 _ZLIB, _ZSTD = 1, 2
 _LOCAL_REFERENCES = frozenset(f"DW_FORM_ref{n}" for n in ("1", "2", "4", "8", "_udata"))
+
+_SHARED_REFERENCES = frozenset(("DW_FORM_GNU_ref_alt", "DW_FORM_ref_sup4", "DW_FORM_ref_sup8"))
 
 #: One entry (DIE) as pyelftools reads it.
 Entry = Any
@@ -60,6 +62,8 @@ class Entries:
         The program, library or debug file.
     budget
         What reading takes from.
+    shared
+        The file that it shares entries with, if it names one.
 
     Raises
     ------
@@ -67,7 +71,7 @@ class Entries:
         It has no DWARF, or more than is read.
     """
 
-    def __init__(self, file: ElfFile, budget: Budget) -> None:
+    def __init__(self, file: ElfFile, budget: Budget, shared: ElfFile | None = None) -> None:
         self._file = file
         self._budget = budget
         self.wide = file.header.word_size == 8
@@ -75,6 +79,10 @@ class Entries:
         self.info = self._content("debug_info")
         if not self.info:
             raise DamagedError("it has no DWARF")
+        self._shared: Entries | None = None
+        if shared is not None:
+            with suppress(DamagedError):
+                self._shared = Entries(shared, budget)
 
     @cached_property
     def _dwarf(self) -> Any:
@@ -93,7 +101,10 @@ class Entries:
             machine_arch="x64" if self.wide else "x86",
             default_address_size=8 if self.wide else 4,
         )
-        return DWARFInfo(config=config, **sections)
+        made = DWARFInfo(config=config, **sections)
+        if self._shared is not None:
+            made.supplementary_dwarfinfo = self._shared._dwarf
+        return made
 
     def _content(self, name: str) -> bytes:
         section = next((s for s in self._file.sections if s.name == f".{name}"), None)
@@ -133,11 +144,10 @@ class Entries:
         TooMuchError
         DamagedError
         """
-        i = bisect_right(self._units, at) - 1
-        if i < 0:
-            return None
         with _reading():
-            unit = self._dwarf.get_CU_at(self._units[i])
+            unit = self._unit(at)
+            if unit is None:
+                return None
             above: list[Entry] = []
             next_at = unit.cu_die_offset
             end = min(len(self.info), unit.cu_offset + unit.size)
@@ -158,6 +168,11 @@ class Entries:
                         above.append(entry)
         return None
 
+    def above(self, entry: Entry) -> list[Entry]:
+        """Return the entries above one, in whichever file it is; raises as `around`."""
+        around = self._owner(entry).around(entry.offset)
+        return [] if around is None else list(around[:-1])
+
     def children(self, entry: Entry) -> Iterator[Entry]:
         """Yield the entries right below one; raises as `around`."""
         if not entry.has_children:
@@ -165,7 +180,7 @@ class Entries:
         at, depth = entry.offset + entry.size, 0
         while True:
             with _reading():
-                child = self._entry(entry.cu, at)
+                child = self._owner(entry)._entry(entry.cu, at)
                 at += child.size
             if child.is_null():
                 if depth == 0:
@@ -182,12 +197,39 @@ class Entries:
                     depth += 1
 
     def referred(self, entry: Entry, name: str) -> Entry | None:
-        """Return the entry that an attribute refers to; None without it; raises as `around`."""
-        if name not in entry.attributes:
+        """Return the entry that an attribute refers to; None without it; raises as `around`.
+
+        None as well where it is in a file that is not there, or is found by a signature.
+        """
+        found = entry.attributes.get(name)
+        if found is None:
             return None
-        self._budget.spend()
+        owner: Entries | None = self._owner(entry)
+        if found.form in _LOCAL_REFERENCES:
+            unit, at = entry.cu, entry.cu.cu_offset + found.raw_value
+        else:
+            if found.form in _SHARED_REFERENCES:
+                owner = self._shared
+            elif found.form != "DW_FORM_ref_addr":
+                return None
+            at = found.raw_value
+            with _reading():
+                unit = None if owner is None else owner._unit(at)
+        if owner is None or unit is None:
+            return None
         with _reading():
-            return entry.get_DIE_from_attribute(name)
+            return owner._entry(unit, at)
+
+    def _owner(self, entry: Entry) -> Entries:
+        """Return of which file an entry is."""
+        if self._shared is not None and entry.cu.dwarfinfo is self._shared._dwarf:
+            return self._shared
+        return self
+
+    def _unit(self, at: int) -> Any:
+        """Return the unit that a byte of .debug_info belongs to; None if it is in none."""
+        i = bisect_right(self._units, at) - 1
+        return None if i < 0 else self._dwarf.get_CU_at(self._units[i])
 
     def _entry(self, unit: Any, at: int) -> Entry:
         from elftools.dwarf.die import DIE

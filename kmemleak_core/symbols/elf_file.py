@@ -58,6 +58,8 @@ class ElfFile:
     ----------
     data
         The file.
+    path
+        Where it lies, if that is known.
 
     Raises
     ------
@@ -65,8 +67,9 @@ class ElfFile:
         It has no ELF header.
     """
 
-    def __init__(self, data: Bytes) -> None:
+    def __init__(self, data: Bytes, path: str = "") -> None:
         self.data = data
+        self.path = path
         self.header = read_header(data)
 
     @cached_property
@@ -236,9 +239,9 @@ class _Symbols:
         return rank, FileSymbol(name, int(self.value[i]), size, is_code)
 
 
-def open_elf(data: Bytes) -> ElfFile | None:
+def open_elf(data: Bytes, path: str = "") -> ElfFile | None:
     """Return a file's sections and symbols; None where it is no ELF file."""
     try:
-        return ElfFile(data)
+        return ElfFile(data, path)
     except DumpError:
         return None

@@ -20,11 +20,10 @@ from ..coverage import Coverage
 from ..dump import Dump, MappedFile, Thread
 from ..dumps.elf_headers import PT_LOAD, Bytes, ProgramHeaders, read_header, read_program_headers
 from ..dumps.elf_sysroot import build_id, resolve_under
-from ..dumps.mapping import map_file
-from ..dumps.source import open_regular
 from ..errors import DumpError, FaultError
 from . import Symbol
 from .call_frames import CallFrames, Rules
+from .debug_files import debug_file, read_file, shared_file
 from .demangle import demangled
 from .dwarf_entries import Budget, DamagedError, Entries, TooMuchError
 from .elf_file import ElfFile, FileSymbol, open_elf
@@ -175,21 +174,22 @@ class ProcessSymbols:
             for file in module.files:
                 if file.has_dwarf:
                     try:
-                        self._entries[module.path] = Entries(file, self._budget)
+                        shared = shared_file(file, self._sysroot)
+                        self._entries[module.path] = Entries(file, self._budget, shared)
                     except DamagedError as error:
                         self._give_up(module, error)
                     break
         return self._entries[module.path]
 
     def _give_up(self, module: _Module, error: Exception) -> None:
-        """Tell that a module's DWARF is not read any more."""
-        self._entries[module.path] = None
-        what = f"its DWARF cannot be read: {error}"
+        """Tell, once, that a module's DWARF is not read any more, or not all of it."""
+        what = f"some of its DWARF cannot be read ({error})"
         if isinstance(error, TooMuchError):
+            self._entries[module.path] = None
             what = "so much DWARF has been read that its is left alone"
-        self.coverage.add(
-            "symbols.dwarf", f"{module.path}: {what}; members of variables have no names"
-        )
+        message = f"{module.path}: {what}; members of variables have no names"
+        if all(note.message != message for note in self.coverage):
+            self.coverage.add("symbols.dwarf", message)
 
     def place(self, address: int) -> Place | None:
         """Return the module that an address lies in, and where; None outside of all."""
@@ -336,8 +336,11 @@ class ProcessSymbols:
             if not opened:
                 opened = True
                 content = self._open(path, head)
-                file = None if content is None else open_elf(content)
-                debug = self._debug(head if content is None else content, file)
+                file = None if content is None else open_elf(content, path)
+                if file is None or not file.has_symtab or not file.has_dwarf:
+                    debug = debug_file(
+                        build_id(head if content is None else content), self._sysroot
+                    )
             headers = _program_headers(head)
             if headers is None and content is not None:
                 headers = _program_headers(content)
@@ -361,7 +364,7 @@ class ProcessSymbols:
             return np.empty(0, np.uint8)
 
     def _open(self, path: str, head: Bytes) -> Bytes | None:
-        content = _read(resolve_under(self._sysroot, path))
+        content = read_file(resolve_under(self._sysroot, path))
         if content is None:
             return None
         ours = build_id(head)
@@ -377,35 +380,6 @@ class ProcessSymbols:
             f"{path} is not the file that was mapped: its symbols are not used",
         )
         return None
-
-    def _debug(self, head: Bytes, file: ElfFile | None) -> ElfFile | None:
-        complete = file is not None and file.has_symtab and file.has_dwarf
-        wanted = b"" if complete else build_id(head)
-        if len(wanted) < 2:
-            return None
-        name = wanted.hex()
-        where = f"/usr/lib/debug/.build-id/{name[:2]}/{name[2:]}.debug"
-        # The build-id tells that it is the right one, wherever it lies.
-        for sysroot in dict.fromkeys((self._sysroot, Path("/"))):
-            content = _read(resolve_under(sysroot, where))
-            if content is not None and build_id(content) == wanted:
-                return open_elf(content)
-        return None
-
-
-def _read(path: str | None) -> Bytes | None:
-    if path is None:
-        return None
-    try:
-        descriptor = open_regular(path)
-    except DumpError:
-        return None
-    try:
-        return map_file(descriptor)
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def _program_headers(data: Bytes) -> ProgramHeaders | None:

@@ -148,7 +148,7 @@ def name_of(entries: Entries, entry: Entry, above: list[Entry], depth: int = 0) 
     """Return a variable's name with those of what it is in: ``"app::Cache::all"``, ``"f()::n"``."""
     declaration = list(_declarations(entries, entry))[-1]
     if declaration is not entry:
-        *above, entry = entries.around(declaration.offset) or (entry,)
+        above, entry = entries.above(declaration), declaration
     name = _name(entry)
     for i in range(len(above) - 1, -1, -1):
         scope = above[i]

@@ -87,9 +87,19 @@ def in_c(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return dumped(program, folder / "sysroot")
 
 
-@pytest.fixture(scope="module", params=["-O0", "-O2", "library"])
+@pytest.fixture(scope="module", params=["-O0", "-O2", "library", "shared"])
 def in_cpp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Named:
     folder = tmp_path_factory.mktemp("named")
+    if request.param == "shared":
+        # As distributions do it, what two files have in common is in a third.
+        if shutil.which("dwz") is None:
+            pytest.skip("no dwz")
+        program = compiled(folder, "named.cpp", "-g", "-O0")
+        shutil.copy2(program, folder / "another")
+        common = str(folder / "common.debug")
+        names = [str(program), str(folder / "another")]
+        subprocess.run(["dwz", "-m", common, "-M", "common.debug", *names], check=True)
+        return dumped(program)
     if request.param == "library":
         library = compiled(folder, "named.cpp", "-g", "-shared", "-fPIC", "-Dmain=in_library")
         (folder / "uses.cpp").write_text("int in_library(); int main() { return in_library(); }")
@@ -121,6 +131,17 @@ def test_members_elements_and_locals_of_c(in_c: Named) -> None:
 def test_members_bases_singletons_and_containers_of_cpp(in_cpp: Named) -> None:
     for name, symbols in names(in_cpp):
         assert name in symbols
+
+
+def test_what_is_in_a_file_that_is_gone_has_no_names(
+    tmp_path: Path, in_cpp: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (in_cpp.core.parent / "common.debug").exists():
+        return
+    monkeypatch.setattr("kmemleak_core.symbols.process.shared_file", lambda file, sysroot: None)
+    explainer = in_cpp.explainer()
+    told = set().union(*(in_cpp.symbols(explainer, address) for address in in_cpp.blocks))
+    assert any(text.startswith("app::derived+0x") for text in told)
 
 
 def test_a_local_is_told_with_its_frame(in_c: Named) -> None:
