@@ -9,8 +9,11 @@ import jsonschema
 import pytest
 
 from kmemleak_core.cli import main
+from kmemleak_core.dumps.capture import capture
 from kmemleak_core.report.json import schema
 from kmemleak_core.suppressions import BUILTIN, Suppressions
+
+from .builders.programs import compile_c, running
 
 
 @pytest.fixture
@@ -79,8 +82,59 @@ def test_a_built_in_one_that_does_nothing_is_not_told(
     assert "was not used" not in capsys.readouterr().out
 
 
-def test_only_whole_names_of_functions_are_built_in() -> None:
+def test_only_whole_names_are_built_in() -> None:
     for entry in Suppressions.builtin().entries:
-        assert entry.what == "leak"
-        assert entry.text.startswith("^")
-        assert entry.text.endswith("$")
+        assert entry.what in ("leak", "type")
+        assert "*" not in entry.text
+        assert entry.what == "type" or entry.text[0] + entry.text[-1] == "^$"
+
+
+THREADS = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static char *volatile inside;
+static pthread_barrier_t barrier;
+static void *wait(void *unused) {
+    pthread_barrier_wait(&barrier);
+    for (;;) pause();
+    return unused;
+}
+int main(void) {
+    pthread_t thread;
+    pthread_barrier_init(&barrier, 0, 4);
+    for (int i = 0; i < 3; i++) pthread_create(&thread, 0, wait, 0);
+    inside = (char *)malloc(200) + 100;
+    pthread_barrier_wait(&barrier);
+    puts("ready");
+    fflush(stdout);
+    for (;;) pause();
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A core of three threads that wait, and of a block that is held by a pointer into it."""
+    folder = tmp_path_factory.mktemp("threads")
+    program = compile_c(folder, "threads", THREADS, "-pthread")
+    with running(program) as process:
+        capture(process.pid, folder / "core")
+    return folder / "core"
+
+
+def test_tables_of_living_threads_are_not_possibly_lost(
+    threads: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = document(capsys, str(threads))
+    assert [row["size"] for row in told["possible"]] == [200]
+    (use,) = told["suppressions"]
+    assert (use["what"], use["builtin"], use["possible_objects"]) == ("type", True, 3)
+    main(["scan", str(threads)])
+    assert "3 possibly lost objects kept on purpose" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_it_they_are(threads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = document(capsys, str(threads), "--no-builtin-suppressions")
+    assert len(told["possible"]) == 4

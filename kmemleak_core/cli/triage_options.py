@@ -104,10 +104,11 @@ class Triage:
         """Return the report of the leaks that count."""
         if self._suppressions.entries:
             report = report.suppress(self._suppressions)
-        if self._builtin.entries and report.provenance is not None:
+        told = report.provenance is not None or report.possible_provenance is not None
+        if self._builtin.entries and told:
             # That most of them are of no use in one report is no news.
             known = report.suppress(self._builtin)
-            used = tuple(use for use in known.suppressions if use.count or not use.builtin)
+            used = tuple(use for use in known.suppressions if use.used or not use.builtin)
             report = replace(known, suppressions=used)
         if self._written is not None:
             with output.opened(self._written, self._force) as stream:

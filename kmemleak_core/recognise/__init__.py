@@ -67,8 +67,10 @@ def recognisers() -> Iterable[Recogniser]:
     from .cxx_nodes import CxxNodes
     from .cxx_objects import CxxObjects
     from .glib import GLibObjects
+    from .glibc import GlibcThreads
     from .gobject import GObjects
 
+    yield GlibcThreads()
     yield CPythonObjects()
     yield CxxNodes()
     # Before objects: a buffer of some with virtual functions begins as the first of these does.

@@ -56,6 +56,8 @@ def suppression_facts(report: Report) -> Iterator[str]:
             yield printable(f"suppression {use.pattern!r} ({where}) was not used")
         elif use.builtin:
             what = f"{count_text(use.count, 'object')} ({size_text(use.nbytes)})"
+            if not use.count:
+                what = f"{count_text(use.possible, 'possibly lost object')}"
             yield (
                 f"{what} kept on purpose by a library: built-in suppression {use.pattern!r}"
                 " (--no-builtin-suppressions reports them)"

@@ -16,6 +16,9 @@ from kmemleak_core.dumps.capture import capture
 from kmemleak_core.recognise.cxx_buffers import CxxBuffers
 from kmemleak_core.recognise.cxx_nodes import CxxNodes
 
+#: Of programs with threads: the C library's own, whatever language they are in.
+OF_THREADS = "thread's TLS vector (dtv)"
+
 
 def types_of(core: Path) -> set[str]:
     kinds = rig.scan(core).kinds
@@ -23,7 +26,7 @@ def types_of(core: Path) -> set[str]:
 
 
 def test_a_core_with_known_answers_has_none(shared_data: Path) -> None:
-    assert types_of(rig.given(shared_data / "usercore").core) == set()
+    assert types_of(rig.given(shared_data / "usercore").core) == {OF_THREADS}
 
 
 def test_without_types_objects_are_added_up_by_size(
@@ -32,24 +35,25 @@ def test_without_types_objects_are_added_up_by_size(
     given = rig.given(shared_data / "usercore")
     assert main(["types", "--json", "--limit", "0", str(given.core)]) == 0
     document = json.loads(capsys.readouterr().out)
-    sizes = [one["size"] for one in document["types"]]
+    (known,) = (one for one in document["types"] if one["type"] is not None)
+    assert known["type"] == OF_THREADS
+    sizes = [one["size"] for one in document["types"] if one is not known]
     assert len(sizes) == len(set(sizes)) > 10
-    assert {one["type"] for one in document["types"]} == {None}
     assert sum(one["objects"] for one in document["types"]) == document["summary"]["objects"]
-    assert document["summary"]["known_objects"] == 0
+    assert document["summary"]["known_objects"] == known["objects"]
 
 
 def test_a_filter_on_types_that_nothing_tells_is_wrong_usage(
-    shared_data: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    core = rig.given(shared_data / "usercore").core
+    core = rig.sample("resized.c", folder, how="capture").core
     assert main(["scan", "-q", "--type", "Foo", str(core)]) == 2
     assert "there are no types" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["holders.c", "lookalike.c", "resized.c"])
 def test_a_program_of_the_rig_has_none(name: str, folder: Path) -> None:
-    assert types_of(rig.sample(name, folder, how="capture").core) == set()
+    assert types_of(rig.sample(name, folder, how="capture").core) <= {OF_THREADS}
 
 
 @pytest.fixture(scope="module", params=["bash", "perl"])
