@@ -107,6 +107,9 @@ class Explanation:
     keeping
         What alone keeps it, and what it alone keeps; None if that was not asked for, or nothing
         does.
+    possible
+        Whether it is possibly lost: held, but only by pointers into the middle of objects, or past
+        their end.
     coverage
         What was missing or did not fit.
     """
@@ -126,6 +129,7 @@ class Explanation:
     references: tuple[Reference, ...]
     symbols: tuple[tuple[int, str], ...]
     keeping: Keeping | None = None
+    possible: bool = False
     coverage: Coverage = field(default_factory=Coverage)
 
     @property
@@ -252,6 +256,7 @@ class Explainer:
             references=tuple(self._references(row)),
             symbols=symbols,
             keeping=self._keepings.of(row) if retained else None,
+            possible=result.possible_rows is not None and row in result.possible_rows,
             coverage=coverage,
         )
 

@@ -138,3 +138,13 @@ def test_tables_of_living_threads_are_not_possibly_lost(
 def test_without_it_they_are(threads: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = document(capsys, str(threads), "--no-builtin-suppressions")
     assert len(told["possible"]) == 4
+
+
+def test_explain_says_so(threads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = document(capsys, str(threads))["possible"]
+    main(["explain", str(threads), block["address"]])
+    text = capsys.readouterr().out
+    assert "held: a root leads to it\n  possibly lost: no way to it" in text
+    assert "inside in .bss of threads+" in text
+    main(["explain", "--json", str(threads), block["address"]])
+    assert json.loads(capsys.readouterr().out)["possibly_lost"]

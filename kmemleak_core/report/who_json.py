@@ -34,6 +34,7 @@ def write_explanation(told: Explanation, out: TextIO) -> None:
         },
         "verdict": told.verdict,
         "leaked": told.leaked,
+        "possibly_lost": told.possible,
         "held_by": None if told.head is None else hex(told.head),
         "references_found": told.count,
         "min_count": told.min_count,

@@ -75,6 +75,10 @@ def _title(told: Explanation, line: Line) -> None:
     style = "bold red" if told.leaked else "bold green"
     by = f" (nearest head: {told.head:#x})" if told.head is not None else ""
     line("  ", (_VERDICTS[told.verdict] + by, style))
+    if told.possible:
+        line(
+            "  ", ("possibly lost: no way to it is of pointers to objects' starts alone", "yellow")
+        )
     keeping = told.keeping
     if keeping is not None and keeping.count > 1:
         others = count_text(keeping.count - 1, "other object")
