@@ -332,8 +332,9 @@ class _Namer:
         process, thread = self._names.process, self._threads.get(part.name)
         if thread is None or process is None:
             return ""
-        symbol = process.thread_local(thread, address)
-        return "" if symbol is None else f"{symbol.name} in thread-local storage"
+        # The variable, whichever of its members the word is.
+        name = re.split(r"[+.[]", process.thread_local(thread, address), maxsplit=1)[0]
+        return f"{name} in thread-local storage" if name else ""
 
     def _place(self, address: int | None, part: RootRange) -> str:
         """Name a place that has no symbol; None: all of those in a range."""

@@ -13,9 +13,9 @@ from kmemleak_core.cli.command import build_parser
 from kmemleak_core.cli.scan_options import analyse_options, source
 from kmemleak_core.options import AnalyseOptions, KernelOptions, RawSource
 
-OF_ALL = ["scan", "retained", "export", "types"]
+OF_ALL = ["scan", "retained", "export", "types", "census"]
 OF_ONE = ["explain", "referrers", "paths", "cluster"]
-NEEDED = {"export": ["-o", "folder"]}
+NEEDED = {"export": ["-o", "folder"], "census": ["-o", "file"]}
 BASE = 0x10000
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import output
-from .kernel_source import add_kernel_source
-from .scanned import add_reference_options, scan_options
+from . import output, scan_options
 
 _DESCRIPTION = """\
 Takes down what a dump comes to, for kmemleak diff to compare it with another one later: which
@@ -36,25 +34,24 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("core", type=Path, metavar="CORE", help="a core file or vmcore")
+    scan_options.add_scan_options(parser, graph=True)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", required=True, help="the file to write"
     )
     parser.add_argument("--force", action="store_true", help="replace the file")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    what = parser.add_argument_group("what is scanned")
-    add_reference_options(what, symbols=True)
-    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, write, and return the exit code."""
+    source = scan_options.source(arguments)
     output.check_output(arguments.output, arguments.force)
 
     from ..diff_pipeline import census
     from .command import ExitCode
 
+    asked = scan_options.analyse_options(arguments)
     with output.progress(arguments.quiet) as progress:
-        found = census(arguments.core, options=scan_options(arguments), progress=progress)
+        found = census(source, options=asked, progress=progress)
     found.save(arguments.output, force=arguments.force)
     return ExitCode.CLEAN

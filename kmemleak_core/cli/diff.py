@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import output, values
-from .kernel_source import add_kernel_source
-from .scanned import add_reference_options, scan_options
+from . import output, scan_options, values
 
 if TYPE_CHECKING:
     from ..diff import Difference
@@ -72,9 +70,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         " with a unit, bytes: growth:10MB, leaks:5 (can be given more than once: one is enough;"
         " `none`: never)",
     )
-    what = parser.add_argument_group("what is scanned")
-    add_reference_options(what, symbols=True)
-    add_kernel_source(parser.add_argument_group("of a kernel's dump"))
+    scan_options.add_analysis_options(parser, graph=True)
     shown = parser.add_argument_group("how it is shown")
     shown.add_argument(
         "--limit",
@@ -122,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.old,
             arguments.new,
             match=arguments.match,
-            options=scan_options(arguments),
+            options=scan_options.analyse_options(arguments),
             progress=progress,
         )
     render = render_diff_json if arguments.json else render_diff_text
