@@ -6,10 +6,10 @@ from .lazy import export
 
 if TYPE_CHECKING:
     from .baseline import Baseline
-    from .census import Census
+    from .compare.census import Census
+    from .compare.difference import Difference
+    from .compare.pipeline import census, diff
     from .detector import Kmemleak, ScanCounters
-    from .diff import Difference
-    from .diff_pipeline import census, diff
     from .dump import Dump, MappedFile, Thread
     from .embedding import attach, get_include
     from .errors import DumpError, FaultError, HeapError, KmemleakError, OverlapError, UsageError
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from .pipeline import analyse, scan
     from .replay import Replay, replay
     from .report.model import Report
-    from .retained import Holder, Retained, retained
     from .roots import RootRange, Roots, RootWord
     from .scan import Colour, References, ScanOptions, ScanResult, scan_image
     from .suppressions import Suppressions
     from .testing import LeaksFound, expect_no_leaks
+    from .who.retained import Holder, Retained, retained
 
 __all__ = [
     "BLACK",
@@ -97,10 +97,10 @@ export(
     __name__,
     {
         "baseline": ("Baseline",),
-        "census": ("Census",),
+        "compare.census": ("Census",),
+        "compare.difference": ("Difference",),
+        "compare.pipeline": ("census", "diff"),
         "detector": ("Kmemleak", "ScanCounters"),
-        "diff": ("Difference",),
-        "diff_pipeline": ("census", "diff"),
         "dump": ("Dump", "MappedFile", "Thread"),
         "embedding": ("attach", "get_include"),
         "errors": (
@@ -122,10 +122,10 @@ export(
         "pipeline": ("analyse", "scan"),
         "replay": ("Replay", "replay"),
         "report.model": ("Report",),
-        "retained": ("Holder", "Retained", "retained"),
         "roots": ("RootRange", "RootWord", "Roots"),
         "scan": ("Colour", "References", "ScanOptions", "ScanResult", "scan_image"),
         "suppressions": ("Suppressions",),
         "testing": ("LeaksFound", "expect_no_leaks"),
+        "who.retained": ("Holder", "Retained", "retained"),
     },
 )

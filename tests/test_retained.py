@@ -16,7 +16,7 @@ from kmemleak_core.cli import main
 from kmemleak_core.dumps.capture import capture
 from kmemleak_core.provenance import Provenance
 from kmemleak_core.report.retained_json import SCHEMA_VERSION, retained_schema, retained_to_dict
-from kmemleak_core.root_parts import images_as_roots
+from kmemleak_core.who.root_parts import images_as_roots
 
 from .builders.programs import compile_c, running
 

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = scan_options.source(arguments)
     output.check_output(arguments.output, arguments.force)
 
-    from ..diff_pipeline import census
+    from ..compare.pipeline import census
     from .command import ExitCode
 
     asked = scan_options.analyse_options(arguments)

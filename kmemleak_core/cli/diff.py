@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from . import output, scan_options, values
 
 if TYPE_CHECKING:
-    from ..diff import Difference
+    from ..compare.difference import Difference
     from ..gate import Gate
 
 _DESCRIPTION = """\
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Scan both, compare, show, and return the exit code."""
     output.check_output(arguments.output, arguments.force)
 
-    from ..diff_pipeline import diff
+    from ..compare.pipeline import diff
     from ..report.diff_json import render_diff_json
     from ..report.diff_text import render_diff_text
     from ..report.model import RenderOptions
@@ -147,7 +147,7 @@ def _exit_code(found: Difference, gates: list[Gate | None]) -> int:
 
 
 def _gate(text: str) -> Gate | None:
-    from ..diff import GATES
+    from ..compare.difference import GATES
     from ..gate import Gate
 
     try:

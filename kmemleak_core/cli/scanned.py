@@ -9,7 +9,7 @@ from ..errors import UsageError
 from . import output, scan_options
 
 if TYPE_CHECKING:
-    from ..explain import Explainer
+    from ..who.explain import Explainer
 
 
 def add_asked(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,8 @@ def scanned(arguments: argparse.Namespace) -> Explainer:
         raise UsageError("there is no address", hint="kmemleak … CORE ADDR")
     output.check_output(arguments.output, arguments.force)
 
-    from ..explain import Explainer
     from ..pipeline import find_leaks
+    from ..who.explain import Explainer
 
     with output.progress(arguments.quiet) as progress:
         found = find_leaks(source, scan_options.analyse_options(arguments), progress)

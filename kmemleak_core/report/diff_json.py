@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..census import Amount, Census
-from ..change import Anchor, Change, GroupChange
-from ..diff import Difference
+from ..compare.census import Amount, Census
+from ..compare.change import Anchor, Change, GroupChange
+from ..compare.difference import Difference
 from .model import RenderOptions
 
 #: Version of the layout: grows when a field changes its meaning or goes away.

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
-from ..census import Amount
-from ..change import Anchor, Change, GroupChange
-from ..diff import Difference
-from ..identity import Identity
+from ..compare.census import Amount
+from ..compare.change import Anchor, Change, GroupChange
+from ..compare.difference import Difference
+from ..compare.identity import Identity
 from ..notebook import SHOWN, html_table
 from .escape import printable, quoted
 from .model import RenderOptions

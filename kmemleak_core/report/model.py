@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ..baseline import Baseline, Comparison
     from ..gate import Amounts
     from ..recognise import Types
-    from ..retained import Retained
     from ..suppressions import Suppressions, SuppressionUse
     from ..symbols import Symbol
     from ..type_sums import TypeTable
+    from ..who.retained import Retained
 
 #: Turns rows into a kernel's records, and tells in which layout it prints them.
 RecordsOf = Callable[[NDArray[Any]], tuple[Layout, list[KernelRecord]]]
@@ -244,7 +244,7 @@ class Report:
         UsageError
             The report does not carry its scan, or that was done with little memory.
         """
-        from ..retained import retained
+        from ..who.retained import retained
 
         return retained(self._with_images, kinds=lambda: self.kinds)
 
@@ -257,8 +257,8 @@ class Report:
         UsageError
             The report does not carry its scan, or that was done with little memory.
         """
-        from ..retained import retained, root_groups
-        from ..root_parts import variables_as_roots
+        from ..who.retained import retained, root_groups
+        from ..who.root_parts import variables_as_roots
 
         result = self._with_images
         groups = root_groups(result.roots)
@@ -269,7 +269,7 @@ class Report:
     @property
     def _with_images(self) -> ScanResult:
         """The scan, with a kernel's variables as roots where its books have them as objects."""
-        from ..root_parts import images_as_roots
+        from ..who.root_parts import images_as_roots
 
         if self.result is None:
             raise UsageError("this report does not carry the scan that it came from")

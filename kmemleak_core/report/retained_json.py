@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from ..retained import By, Holder, Retained
+from ..who.retained import By, Holder, Retained
 from .model import RenderOptions, Report
 from .retained_text import BRANCHES, DEFAULT_LIMIT, shape, type_name
 

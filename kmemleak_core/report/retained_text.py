@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TextIO
 
-from ..retained import By, Holder, Retained
 from ..shapes import classify, shape_text
+from ..who.retained import By, Holder, Retained
 from .escape import printable
 from .model import RenderOptions, Report
 from .parts import heading, left_out, wrapped

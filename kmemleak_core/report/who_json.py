@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..explain import Explanation, Route
-from ..holders import Holder
-from ..keeping import Keeper
+from ..who.explain import Explanation, Route
+from ..who.holders import Holder
+from ..who.keeping import Keeper
 
 #: Version of the layout: grows when a field changes its meaning or goes away.
 VERSION = 1

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO, TypeVar
 
-from ..explain import Explanation, Route
-from ..holders import Holder
-from ..keeping import Keeping
+from ..who.explain import Explanation, Route
+from ..who.holders import Holder
+from ..who.keeping import Keeping
 from .escape import printable, quoted
 from .hexdump import hex_rows
 from .terminal import Line, line_writer, terminal_width

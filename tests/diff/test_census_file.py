@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import kmemleak_core as km
-from kmemleak_core.census_file import load_census, write_census
 from kmemleak_core.cli import main
+from kmemleak_core.compare.census_file import load_census, write_census
 
 from .conftest import Grown
 

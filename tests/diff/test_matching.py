@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import kmemleak_core as km
-from kmemleak_core.diff import compare
+from kmemleak_core.compare.difference import compare
+from kmemleak_core.compare.matching import decide
 from kmemleak_core.dumps.capture import capture
-from kmemleak_core.matching import decide
 
 from ..builders.programs import compile_c, gdb_core, running
 from .conftest import HERE, Grown

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 import kmemleak_core as km
 from kmemleak_core._dominators import nearest
-from kmemleak_core.census import Amount
-from kmemleak_core.diff import compare
+from kmemleak_core.compare.census import Amount
+from kmemleak_core.compare.difference import compare
+from kmemleak_core.compare.keys import numbered
+from kmemleak_core.compare.take_census import take_census
 from kmemleak_core.heaps import Heap
-from kmemleak_core.keys import numbered
 from kmemleak_core.pipeline import Found
 from kmemleak_core.provenance import Provenance
 from kmemleak_core.scan import Colour
-from kmemleak_core.take_census import take_census
 
 BASE, STEP, SLOTS = 0x10000, 0x80, 12
 NONE = 0xFFFFFFFF
@@ -246,7 +246,7 @@ def test_what_is_no_tree_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 1 << 63), max_size=50), st.integers(1, 8))
 def test_equal_keys_get_equal_numbers(values: list[int], sample: int) -> None:
-    from kmemleak_core import keys as module
+    from kmemleak_core.compare import keys as module
 
     known, module._SAMPLE = module._SAMPLE, sample
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import kmemleak_core as km
-from kmemleak_core.report_census import load_report
+from kmemleak_core.compare.report_census import load_report
 
 from .conftest import Grown
 

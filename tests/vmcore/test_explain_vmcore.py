@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kmemleak_core.cli import main
-from kmemleak_core.explain import Explainer
 from kmemleak_core.pipeline import find_leaks
 from kmemleak_core.report.who_json import schema
+from kmemleak_core.who.explain import Explainer
 
 
 @pytest.fixture(scope="module")

@@ -194,8 +194,8 @@ def test_names_of_files_are_escaped(held: Held, capsys: pytest.CaptureFixture[st
     from io import StringIO
 
     from kmemleak_core.graph import Referrer
-    from kmemleak_core.holders import Holder
     from kmemleak_core.report.who_text import list_holders
+    from kmemleak_core.who.holders import Holder
 
     word = Referrer(1, 2, "start", "data", "x", True)
     out = StringIO()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from kmemleak_core.dumps.capture import capture
-from kmemleak_core.explain import Explainer
 from kmemleak_core.options import AnalyseOptions
 from kmemleak_core.pipeline import find_leaks
+from kmemleak_core.who.explain import Explainer
 
 from ..builders.programs import running
 

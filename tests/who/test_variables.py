@@ -16,11 +16,11 @@ import pytest
 from kmemleak_core.cli import main
 from kmemleak_core.dumps import open_dump
 from kmemleak_core.dumps.capture import capture
-from kmemleak_core.explain import Explainer
 from kmemleak_core.pipeline import find_leaks
 from kmemleak_core.symbols.dwarf_entries import Budget, DamagedError, Entries, TooMuchError
 from kmemleak_core.symbols.elf_file import open_elf
 from kmemleak_core.symbols.variables import variable_text
+from kmemleak_core.who.explain import Explainer
 
 from ..builders.debug_files import split_debug
 from ..builders.programs import running

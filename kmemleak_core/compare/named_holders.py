@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ._graph import flood, subgraph
-from ._index import NO_TARGET, ROWS, AddressIndex
-from ._scan import scan_words
+from .._graph import flood, subgraph
+from .._index import NO_TARGET, ROWS, AddressIndex
+from .._scan import scan_words
+from ..errors import UsageError
+from ..image import MemoryImage
+from ..pipeline import Found
+from ..roots import RootRange
+from ..scan import Colour, ScanResult, scan_plan
+from ..symbols.process import ProcessSymbols
+from ..who.holders import Names
+from ..who.retained import Retained
 from .census import Holding
-from .errors import UsageError
-from .holders import Names
-from .image import MemoryImage
-from .pipeline import Found
-from .retained import Retained
-from .roots import RootRange
-from .scan import Colour, ScanResult, scan_plan
-from .symbols.process import ProcessSymbols
 
 #: Classes of roots, those first whose words are rather an owner's than a passer-by's; the others,
 #: stacks and what could not be written to, come last.

@@ -14,13 +14,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._dominators import nearest
+from .._dominators import nearest
+from ..coverage import Coverage
+from ..dumps.compressed import open_source
+from ..dumps.npz import read_arrays
+from ..dumps.source import Source
+from ..errors import UsageError
 from .census import Amount, Census, GroupColumns, Holding, Likeness, Members
-from .coverage import Coverage
-from .dumps.compressed import open_source
-from .dumps.npz import read_arrays
-from .dumps.source import Source
-from .errors import UsageError
 from .identity import Identity
 
 #: Version of the file's layout.

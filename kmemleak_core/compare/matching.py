@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .baseline import NAMELESS
+from ..baseline import NAMELESS
+from ..errors import UsageError
 from .census import Census, GroupColumns, Members
-from .errors import UsageError
 from .identity import Identity
 
 #: How objects of two dumps are matched: ``"address"`` where both are of one process.

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from ._dominators import add_up, dominators
+from .._dominators import add_up, dominators
+from ..scan import Colour, ScanResult
+from ..shared_property import shared_property
+from ..symbols import Symbol
 from .retained import Retained, retained, root_groups
 from .root_parts import variables_as_roots
-from .scan import Colour, ScanResult
-from .shared_property import shared_property
-from .symbols import Symbol
 
 #: What everything on the way to an object leads through; ``"module"``: all roots of one name.
 KeeperKind = Literal["object", "root", "module"]

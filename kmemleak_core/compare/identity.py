@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .dump import Dump
-from .errors import FaultError
+from ..dump import Dump
+from ..errors import FaultError
 
 if TYPE_CHECKING:
-    from .symbols import SymbolTable
+    from ..symbols import SymbolTable
 
 _AT_PHDR, _AT_ENTRY, _AT_RANDOM = 3, 9, 25
 #: Bytes of an executable's beginning that are looked at for its build-id.
@@ -92,7 +92,7 @@ def identify(dump: Dump, symbols: SymbolTable | None = None) -> Identity:
             layout=_digest(sorted(info.items())),
             kernel=True,
         )
-    from .dumps.elf_sysroot import build_id
+    from ..dumps.elf_sysroot import build_id
 
     entry = dump.auxv.get(_AT_PHDR) or dump.auxv.get(_AT_ENTRY) or 0
     program = next((f.path for f in dump.files if f.address <= entry < f.end), "")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .coverage import Coverage
-from .errors import UsageError
+from ..coverage import Coverage
+from ..errors import UsageError
 from .identity import Identity
 
 #: Nothing stands above: the value of `Members.above` for what no object holds.

@@ -8,21 +8,21 @@ from typing import Literal
 
 import numpy as np
 
-from ._index import ROWS, AddressIndex
-from ._scan import scan_words
-from .coverage import Coverage
-from .errors import FaultError, UsageError
-from .graph import POINTERS, Referrer, referrers
+from .._index import ROWS, AddressIndex
+from .._scan import scan_words
+from ..coverage import Coverage
+from ..errors import FaultError, UsageError
+from ..graph import POINTERS, Referrer, referrers
+from ..pipeline import Found
+from ..provenance import UNKNOWN, Origin
+from ..scan import Colour, scan_plan
+from ..symbols.process import ProcessSymbols
 from .holders import Holder, Names
 from .keeping import Keeping, Keepings
 from .leftovers import leftovers
 from .paths import Path as Way
 from .paths import find_paths
-from .pipeline import Found
-from .provenance import UNKNOWN, Origin
 from .root_parts import images_as_roots
-from .scan import Colour, scan_plan
-from .symbols.process import ProcessSymbols
 
 #: What a scan says of an object; ``"ignored"``: it is not looked at.
 Verdict = Literal["reachable", "unconditional", "direct", "indirect", "ignored"]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .errors import FaultError
-from .image import MemoryImage
+from ..errors import FaultError
+from ..image import MemoryImage
 
 #: Bytes of stack that are searched for a return address.
 _REACH = 1 << 16

@@ -9,19 +9,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import workers
-from .baseline import frame_name
+from .. import workers
+from ..baseline import frame_name
+from ..clock import Progress
+from ..coverage import Coverage
+from ..objects import ObjectTable
+from ..pipeline import Found
+from ..provenance import Provenance
+from ..shapes import mask_words, pointer_masks
+from ..who.retained import retained
 from .census import NO_OBJECT, Amount, Census, GroupColumns, Likeness, Members
-from .clock import Progress
-from .coverage import Coverage
 from .identity import identify
 from .keys import numbered
 from .named_holders import name_holders, name_modules
-from .objects import ObjectTable
-from .pipeline import Found
-from .provenance import Provenance
-from .retained import retained
-from .shapes import mask_words, pointer_masks
 
 T = TypeVar("T")
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coverage import Coverage
+from ..errors import KmemleakError, UsageError
+from ..gate import Gate
+from ..shared_property import shared_property
 from .census import Amount, Census, Holding
 from .change import STATES, Anchor, Change, GroupChange, State
-from .coverage import Coverage
-from .errors import KmemleakError, UsageError
-from .gate import Gate
 from .growth import Cells, Columns, Moved, Sums, count_up, hang, moved, place, share_out
 from .matching import (
     Match,
@@ -26,10 +27,9 @@ from .matching import (
     other_program,
     stayed,
 )
-from .shared_property import shared_property
 
 if TYPE_CHECKING:
-    from .report.model import RenderOptions
+    from ..report.model import RenderOptions
 
 #: Which groups come first.
 SORTS = ("bytes", "count", "size")
@@ -280,14 +280,14 @@ class Difference:
         **options
             Fields of `RenderOptions`.
         """
-        from .report.diff_json import diff_to_dict
+        from ..report.diff_json import diff_to_dict
 
         return diff_to_dict(self, _render_options(options))
 
     def report(self, format: str = "text", **options: Any) -> str:
         """Return it as ``"text"`` or ``"json"``; options as of `to_dict`."""
-        from .report.diff_json import render_diff_json
-        from .report.diff_text import render_diff_text
+        from ..report.diff_json import render_diff_json
+        from ..report.diff_text import render_diff_text
 
         renderers = {"text": render_diff_text, "json": render_diff_json}
         if format not in renderers:
@@ -331,12 +331,12 @@ class Difference:
         )
 
     def __repr__(self) -> str:
-        from .report.diff_text import growth_sentence, leaks_sentence
+        from ..report.diff_text import growth_sentence, leaks_sentence
 
         return f"<Difference: {growth_sentence(self)}; {leaks_sentence(self)}>"
 
     def _repr_html_(self) -> str:
-        from .report.diff_text import difference_html
+        from ..report.diff_text import difference_html
 
         return difference_html(self)
 
@@ -451,7 +451,7 @@ def compare(old: Census, new: Census, match: Match = "auto") -> Difference:
 
 
 def _render_options(options: Mapping[str, Any]) -> RenderOptions:
-    from .report.model import RenderOptions
+    from ..report.model import RenderOptions
 
     return RenderOptions(**options)
 

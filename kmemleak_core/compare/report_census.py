@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from .baseline import Signature, signature, signature_of
+from ..baseline import Signature, signature, signature_of
+from ..coverage import Coverage
+from ..errors import UsageError
+from ..report.json import SCHEMA_VERSION
 from .census import Amount, Census, GroupColumns
-from .coverage import Coverage
-from .errors import UsageError
 from .identity import Identity
-from .report.json import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from .report.model import Report
+    from ..report.model import Report
 
 _SCHEMA = "kmemleak-report"
 #: More characters than the groups of a report take; its single leaks are not read.

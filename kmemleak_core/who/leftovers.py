@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._index import AddressIndex
-from ._scan import scan_words
-from .dump import Dump
-from .graph import POINTERS, Referrer
-from .heaps import Heap
-from .scan import ScanResult
+from .._index import AddressIndex
+from .._scan import scan_words
+from ..dump import Dump
+from ..graph import POINTERS, Referrer
+from ..heaps import Heap
+from ..scan import ScanResult
 
 #: What an exclusion of a heap is called.
 _REASONS = {

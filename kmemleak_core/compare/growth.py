@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._dominators import nearest
+from .._dominators import nearest
 from .census import NO_OBJECT, Amount, Census
 from .change import STATES
 from .keys import numbered

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ._dominators import add_up, dominators, spans
-from ._index import NO_TARGET
-from .clusters import cluster_heads, leak_graph
-from .errors import FaultError, UsageError
-from .notebook import SHOWN, html_table
-from .provenance import Provenance
-from .roots import Roots
-from .scan import Colour, References, ScanResult
-from .shared_property import shared_property
+from .._dominators import add_up, dominators, spans
+from .._index import NO_TARGET
+from ..clusters import cluster_heads, leak_graph
+from ..errors import FaultError, UsageError
+from ..notebook import SHOWN, html_table
+from ..provenance import Provenance
+from ..roots import Roots
+from ..scan import Colour, References, ScanResult
+from ..shared_property import shared_property
 
 #: What can hold memory: an object, a root range or word, all roots of one name, several of these,
 #: all objects of one type.

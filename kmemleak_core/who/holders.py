@@ -11,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
-from .dump import Thread
-from .graph import Referrer
-from .pipeline import Found
-from .shapes import classify, shape_text
+from ..dump import Thread
+from ..graph import Referrer
+from ..pipeline import Found
+from ..shapes import classify, shape_text
+from ..symbols import Symbol
+from ..symbols.process import ProcessSymbols
 from .stack_frames import frame_address
-from .symbols import Symbol
-from .symbols.process import ProcessSymbols
 
 #: Registers that a called function may overwrite (System V ABI, AAPCS64): while a thread waits in
 #: a system call they are seldom of use any more.

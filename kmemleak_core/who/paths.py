@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ._graph import search
-from ._index import NO_TARGET, ROWS, AddressIndex
-from ._scan import scan_words
-from .errors import FaultError, UsageError
-from .graph import POINTERS, Referrer
-from .scan import Colour, ScanResult, scan_plan
+from .._graph import search
+from .._index import NO_TARGET, ROWS, AddressIndex
+from .._scan import scan_words
+from ..errors import FaultError, UsageError
+from ..graph import POINTERS, Referrer
+from ..scan import Colour, ScanResult, scan_plan
 
 #: What a path begins at: a root; an object that is never a leak; the head of a leaked cluster.
 Origin = Literal["root", "unconditional", "leak"]

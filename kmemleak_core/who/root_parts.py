@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._index import ROWS, AddressIndex
-from ._scan import scan_words
-from .provenance import Provenance
-from .roots import RootRange, Roots
-from .scan import References, ScanResult
-from .symbols import Symbol
+from .._index import ROWS, AddressIndex
+from .._scan import scan_words
+from ..provenance import Provenance
+from ..roots import RootRange, Roots
+from ..scan import References, ScanResult
+from ..symbols import Symbol
 
 #: Classes of roots that have no variables with names.
 _NAMELESS = frozenset(

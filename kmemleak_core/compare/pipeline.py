@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..clock import Progress
+from ..errors import UsageError
+from ..options import AnalyseOptions, RawSource
+from ..report.model import Report
 from .census import Census
-from .clock import Progress
-from .diff import Difference, compare
-from .errors import UsageError
+from .difference import Difference, compare
 from .matching import Match
-from .options import AnalyseOptions, RawSource
-from .report.model import Report
 
 #: What can be compared: the path of a dump, a report or a census; a report, its document, a census.
 Source: TypeAlias = "str | os.PathLike[str] | RawSource | Report | Mapping[str, Any] | Census"
@@ -127,11 +127,11 @@ def _census(
             progress(f"{name}: {part}")
 
     if leaks_only:
-        from .pipeline import analyse
+        from ..pipeline import analyse
 
         taken = census_of_report(analyse(source, options, tell))
         return replace(taken, identity=replace(taken.identity, what="dump"))
-    from .pipeline import find_leaks
+    from ..pipeline import find_leaks
     from .take_census import take_census
 
     # References are wanted; what is only possibly lost is reachable like the rest.

@@ -1,0 +1,1 @@
+"""Turns two analyses into what has changed between them: censuses, matched, then compared."""
