@@ -22,6 +22,7 @@ from kmemleak_core.report.cluster_graphml import write_graphml
 from kmemleak_core.report.cluster_json import schema, write_json
 
 from .builders.programs import compile_c, running
+from .html.made import made
 from .test_cli_command import Memory, clean, leaky
 from .test_report_formats import BASE, HOSTILE, a_report, word
 from .test_suppressions import origins
@@ -107,6 +108,32 @@ class TestCluster:
     def test_redacted_shapes_tell_nothing_of_data(self) -> None:
         shapes = [m.shape for m in find_cluster(a_report(), redact=True).members()]
         assert shapes[0] == "obj·data×2·0"
+
+
+class TestPossiblyLost:
+    """An address in what is possibly lost draws the cluster of that."""
+
+    @pytest.mark.parametrize("form", WRITERS)
+    def test_it_is_told_to_be_no_leak(self, form: str) -> None:
+        report = made(1020, 3, possible=2)
+        address = int(report.possible["address"][1])
+        cluster = find_cluster(report, address)
+        text = written(cluster, form)
+        assert [m.address for m in cluster.members()] == report.possible["address"][:4].tolist()
+        if form == "json":
+            document = json.loads(text)
+            jsonschema.validate(document, schema())
+            assert document["possible"] is True
+            assert len(document["references"]) == 3
+        else:
+            assert "possibly lost cluster of" in text
+
+    def test_a_leak_is_told_to_be_one(self) -> None:
+        report = made(1020, 3, possible=2)
+        cluster = find_cluster(report)
+        assert int(report.leaks["address"][cluster.graph.rows[0]]) not in report.possible["address"]
+        assert json.loads(written(cluster, "json"))["possible"] is False
+        assert "possibly" not in cluster.title
 
 
 class TestGraphml:

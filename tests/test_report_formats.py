@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ import pytest
 from kmemleak_core import MemoryImage, ObjectTable, Roots, UsageError, scan_image
 from kmemleak_core.heaps import Check
 from kmemleak_core.leak_groups import group_leaks
+from kmemleak_core.provenance import Origin
 from kmemleak_core.report import (
     RenderOptions,
     Report,
@@ -158,6 +160,41 @@ class TestText:
             .report()
             .endswith("counted: words 1,234,567, heap 2.0 MB\ntime: scan 0.25 s\n")
         )
+
+    def test_what_was_not_counted_is_not_told(self) -> None:
+        counters = {"words": 5, "free_chunks": 0, "unparsed_bytes": 0, "group_seconds": 0.004}
+        assert a_report(counters=counters).report().endswith("counted: words 5\n")
+
+    def test_the_command_tells_the_next_ones(self) -> None:
+        source = ReportSource(path="the core", format="elf-core")
+        lines = a_report(source=source).report(exit_code=1).splitlines()
+        assert lines[-3] == "next:"
+        assert lines[-2].endswith("  kmemleak explain 'the core' 0x10300")
+        assert lines[-1].endswith("  kmemleak scan --format html -o report.html 'the core'")
+
+    def test_only_the_command_does_and_only_of_a_dump_with_leaks(self) -> None:
+        empty = a_report(leaks=a_report().leaks[:0], groups=())
+        raw = a_report(source=ReportSource(path="core", format="raw"))
+        for text in (
+            a_report().report(),
+            empty.report(exit_code=0),
+            raw.report(exit_code=1),
+            a_report().report(exit_code=1, min_size=1000),
+        ):
+            assert "next:" not in text
+
+    def test_a_shape_of_which_nothing_is_shared_is_left_out_beside_a_kind(self) -> None:
+        report = a_report()
+        (group,) = (g for g in report.groups if g.count == 3)
+        told = {"origin": Origin(kind="kmalloc-32")}
+        for shape, kind, title in (
+            ("any×4", told, "96 B  kmalloc-32"),
+            ("any×8 …", told, "96 B  kmalloc-32"),
+            ("any×2·0", told, "96 B  kmalloc-32  [any×2·0]"),
+            ("any×4", {}, "96 B  [any×4]"),
+        ):
+            text = a_report(groups=(replace(group, shape=shape, **kind),)).report()
+            assert f"  3 objects of 32 bytes, {title}" in text.splitlines()
 
     def test_long_lines_are_wrapped_to_the_width(self) -> None:
         report = a_report(counters={f"counter_{i}": i for i in range(50)})

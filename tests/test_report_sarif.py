@@ -16,6 +16,7 @@ from kmemleak_core.heaps import Check
 from kmemleak_core.report.sarif_rules import RULES
 from kmemleak_core.suppressions import Suppressions
 
+from .html.made import made
 from .test_report_formats import HOSTILE, a_report, hostile_report
 from .test_suppressions import origins, regrouped
 
@@ -169,6 +170,60 @@ class TestResults:
         assert text.isascii()
         assert "\x1b" not in json.loads(text)["runs"][0]["artifacts"][0]["location"]["uri"]
         assert HOSTILE not in text
+
+
+class TestPossible:
+    """What is possibly lost: notes by a rule of their own, which no baseline knows."""
+
+    def possible(self, report: Report, **options: Any) -> list[dict[str, Any]]:
+        return [r for r in results(report, **options) if r["ruleId"] == "possible-leak"]
+
+    def test_its_groups_come_after_the_leaks(self) -> None:
+        report = made(1020, 3, possible=2)
+        found = results(report)
+        rules = [r["ruleId"] for r in found]
+        n = len(report.groups)
+        assert "possible-leak" not in rules[:n]
+        assert rules[n:] == ["possible-leak"] * len(report.possible_groups)
+        assert [r["occurrenceCount"] for r in found[n:]] == [
+            group.count for group in report.possible_groups
+        ]
+        for result in found[n:]:
+            assert RULES[result["ruleIndex"]].id == "possible-leak"
+            assert (result["level"], "rank" in result) == ("note", False)
+
+    def test_the_message_says_why(self) -> None:
+        texts = [r["message"]["text"] for r in self.possible(made(1020, 3, possible=2))]
+        assert texts[0].startswith("4 objects of 64 bytes (256 B) possibly lost: type_")
+        assert "; only pointers into the middle hold it" in texts[0]
+        assert "; 3 of them held by others" in texts[0]
+
+    def test_it_is_valid(self, schema: dict[str, Any]) -> None:
+        report = made(1020, 3, possible=2).suppress(Suppressions.parse("type:type_0"))
+        for one in (report, report.against(Baseline())):
+            for options in ({}, {"redact": True, "limit": 1}):
+                document = json.loads(one.report("sarif", **options))
+                assert "possible-leak" in json.dumps(document["runs"][0]["results"])
+                jsonschema.Draft4Validator(schema).validate(document)
+
+    def test_it_is_not_taken_for_the_leak_of_the_same_origin(self) -> None:
+        report = made(1020, 1, possible=2)
+        (leaked,), (lost,) = results(report)[:1], self.possible(report)
+        assert leaked["properties"]["type"] == lost["properties"]["type"]
+        assert leaked["partialFingerprints"] != lost["partialFingerprints"]
+
+    def test_a_baseline_says_nothing_of_it(self) -> None:
+        report = made(1020, 3, possible=2).against(Baseline())
+        assert self.possible(report)
+        assert not any("baselineState" in result for result in self.possible(report))
+
+    def test_a_suppression_that_covers_it_is_told(self) -> None:
+        report = made(1020, 3, possible=2)
+        address = int(report.possible["address"][0])
+        known = report.suppress(Suppressions.parse(f"addr:{address:#x}"))
+        (told,) = [r for r in results(known) if "suppressions" in r]
+        assert told["message"]["text"] == f"4 possibly lost objects suppressed by addr:{address:#x}"
+        assert told["occurrenceCount"] == told["properties"]["possibleObjects"] == 4
 
 
 class TestIdentity:

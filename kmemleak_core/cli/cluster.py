@@ -8,8 +8,8 @@ from . import output, scan_options, values
 
 _DESCRIPTION = """\
 Writes a leaked cluster as a graph: the leak that heads it, all that only leaks lead to from there,
-and by how many words which refers to which. With an address the cluster of that leak, else the
-one of the most objects.
+and by how many words which refers to which. With an address the cluster of that leak, or of what
+is possibly lost there, else the one of the most objects.
 """
 
 _EPILOG = """\
@@ -20,7 +20,7 @@ examples:
 
 exit codes:
   0  the graph is written; it has no members where nothing leaks
-  2  wrong usage, or nothing leaks at the address
+  2  wrong usage, or nothing is lost at the address
   3  the dump cannot be read, or holds no known heap
 """
 

@@ -16,6 +16,8 @@ Writes what a scan found into a folder, a table a file, for pandas, DuckDB, Pola
   references       which object refers to which, how (start, interior, end), by how many words
   leaks            as the report has them, with group, head, type, task and backtrace
   groups           the same by what they share
+  possible         as leaks: what is possibly lost
+  possible_groups  as groups
   roots            ranges and registers that were scanned unconditionally
   root_references  which of them refer to which objects
   traces           backtraces, by the numbers that objects and leaks have
@@ -36,7 +38,17 @@ exit codes:
 
 #: As `report.export.FORMATS` and `report.columns.TABLES` have them, which take numpy to import.
 _FORMATS = ("parquet", "arrow", "npz")
-_TABLES = ("objects", "references", "leaks", "groups", "roots", "root_references", "traces")
+_TABLES = (
+    "objects",
+    "references",
+    "leaks",
+    "groups",
+    "possible",
+    "possible_groups",
+    "roots",
+    "root_references",
+    "traces",
+)
 
 
 def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,7 +73,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         type=_tables,
         default=_TABLES,
         metavar="TABLE,…",
-        help=f"which tables (default: all: {','.join(_TABLES)})",
+        help="which of these tables (default: all)",
     )
     written.add_argument("--format", choices=_FORMATS, default="parquet", help="(default parquet)")
     written.add_argument(

@@ -28,12 +28,12 @@ __all__ = [
 _BUILT_IN = {
     "text": ("text", "TextRenderer", "for people"),
     "list": ("list", "ListRenderer", "one leak a line"),
-    "json": ("json", "JsonRenderer", "everything (report/schema.json tells the layout)"),
+    "json": ("json", "JsonRenderer", "everything; report/schema.json tells the layout"),
     "html": ("html.page", "HtmlRenderer", "one file for a browser: table, treemap, graphs"),
-    "kmemleak": ("kernel", "KernelRenderer", "as the kernel's own kmemleak reports"),
+    "kmemleak": ("kernel", "KernelRenderer", "leaks as the kernel's own kmemleak reports them"),
     "sarif": ("sarif", "SarifRenderer", "SARIF 2.1.0, for code scanning services and editors"),
-    "folded": ("folded", "FoldedRenderer", "a line a stack, for flame graph tools"),
-    "speedscope": ("speedscope", "SpeedscopeRenderer", "profiles for speedscope"),
+    "folded": ("folded", "FoldedRenderer", "a line a stack of leaks, for flame graph tools"),
+    "speedscope": ("speedscope", "SpeedscopeRenderer", "profiles of leaks, for speedscope"),
     "suppressions": ("suppressions", "SuppressionsRenderer", "lines that would suppress it all"),
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cluster_graph import ClusterGraph, cluster_graph, largest_cluster
 from ..errors import UsageError
+from ..leaks import LeakTable, Loss
 from ..shapes import classify, shape_text
 from .escape import printable
 from .model import RenderOptions, Report
@@ -95,8 +96,15 @@ class Cluster:
         if not self.graph.rows.size:
             return f"{name}: no leaks"
         head = int(self.report.leaks["address"][self.graph.rows[0]])
+        what = "possibly lost cluster" if self.possible else "cluster"
         more = f", {self.graph.left_out:,} more left out" if self.graph.left_out else ""
-        return f"{name}: cluster of {head:#x}, {count_text(self.graph.rows.size, 'object')}{more}"
+        return f"{name}: {what} of {head:#x}, {count_text(self.graph.rows.size, 'object')}{more}"
+
+    @property
+    def possible(self) -> bool:
+        """Whether its members are not leaked, but possibly lost."""
+        rows = self.graph.rows
+        return bool(rows.size) and int(self.report.leaks["loss"][rows[0]]) == Loss.POSSIBLE
 
 
 def find_cluster(
@@ -109,8 +117,8 @@ def find_cluster(
     report
         What was found.
     address
-        Anywhere in one of its members; None for the cluster of the most members, which has
-        none where nothing leaks.
+        Anywhere in one of its members, which can be possibly lost, too; None for the leaked
+        cluster of the most members, which has none where nothing leaks.
     limit
         Members, the nearest to the head; 0 for all.
     redact
@@ -119,18 +127,26 @@ def find_cluster(
     Raises
     ------
     UsageError
-        The address is in no leak.
+        The address is in no leak, nor in anything that is possibly lost.
     """
-    leaks = report.leaks
-    row = largest_cluster(leaks)
-    if address is not None:
-        row = int(np.searchsorted(leaks["address"], np.uint64(address), side="right")) - 1
-        if row < 0 or address >= leaks[row].address + max(1, leaks[row].size):
+    row = largest_cluster(report.leaks) if address is None else _row_at(report.leaks, address)
+    if address is not None and row is None:
+        report = report.of_possible()
+        row = _row_at(report.leaks, address)
+        if row is None:
             raise UsageError(
-                f"{address:#x} is in no leaked object",
+                f"{address:#x} is in no leaked object, nor in one that is possibly lost",
                 hint="kmemleak explain tells what is there, and who holds it",
             )
     if row is None:
         none = np.empty(0, np.int32)
         return Cluster(report, ClusterGraph(np.empty(0, np.int64), none, none, none, 0), redact)
-    return Cluster(report, cluster_graph(leaks, row, limit), redact)
+    return Cluster(report, cluster_graph(report.leaks, row, limit), redact)
+
+
+def _row_at(leaks: LeakTable, address: int) -> int | None:
+    """Return the row of what an address is in; None for none."""
+    row = int(np.searchsorted(leaks["address"], np.uint64(address), side="right")) - 1
+    if row < 0 or address >= leaks[row].address + max(1, leaks[row].size):
+        return None
+    return row

@@ -27,6 +27,7 @@ def write_json(cluster: Cluster, out: TextIO) -> None:
         "tool": {"name": "kmemleak_core", "version": report.version},
         "dump": report.source.path,
         "redacted": cluster.redact,
+        "possible": cluster.possible,
         "left_out": cluster.graph.left_out,
     }
     out.write(json.dumps(head, indent=1)[:-2])

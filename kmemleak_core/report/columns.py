@@ -135,6 +135,14 @@ def _leaks(report: Report, redact: bool) -> Iterator[Part]:
         }
 
 
+def _possible(report: Report, redact: bool) -> Iterator[Part]:
+    return _leaks(report.of_possible(), redact)
+
+
+def _possible_groups(report: Report, redact: bool) -> Iterator[Part]:
+    return _groups(report.of_possible(), redact)
+
+
 def _groups(report: Report, redact: bool) -> Iterator[Part]:
     groups, options = report.groups, RenderOptions(redact=redact)
     sizes = [report.leaks["size"][group.rows] for group in groups]
@@ -300,6 +308,8 @@ TABLES: Mapping[str, Callable[[Report, bool], Iterator[Part]]] = {
     "references": _references,
     "leaks": _leaks,
     "groups": _groups,
+    "possible": _possible,
+    "possible_groups": _possible_groups,
     "roots": _roots,
     "root_references": _root_references,
     "traces": _traces,

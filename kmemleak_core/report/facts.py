@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 
 from ..coverage import CoverageNote
 from .escape import printable, quoted
 from .kernel_part import kernel_facts
 from .model import RenderOptions, Report
-from .select import hidden
+from .select import hidden, hidden_possible
 from .units import count_text, size_text
 
 
@@ -28,6 +29,14 @@ def source_facts(report: Report) -> list[str]:
     return [printable(fact) for fact in facts if fact]
 
 
+def core_argument(report: Report) -> str:
+    """Return the dump as a command line names it; "" if no other command reads it."""
+    path = printable(report.source.path)
+    if not path or report.source.format == "raw" or len(path) > 1000:
+        return ""
+    return shlex.quote(path)
+
+
 def left_out_facts(report: Report, options: RenderOptions) -> Iterator[str]:
     """Yield what a baseline and the filters leave out."""
     compared = report.comparison
@@ -42,10 +51,16 @@ def left_out_facts(report: Report, options: RenderOptions) -> Iterator[str]:
             text += f"{amounts.objects:,} new ({size_text(amounts.nbytes)}), {held}"
         gone = f", {count_text(compared.gone, 'group')} gone" if compared.gone else ""
         yield printable(text + gone)
-    objects, nbytes = hidden(report, options)
-    if objects:
-        left = f"{count_text(objects, 'leak')} ({size_text(nbytes)})"
-        yield f"the filters hide {left} of these"
+    left = [
+        f"{count_text(objects, what)} ({size_text(nbytes)})"
+        for what, (objects, nbytes) in (
+            ("leak", hidden(report, options)),
+            ("possibly lost object", hidden_possible(report, options)),
+        )
+        if objects
+    ]
+    if left:
+        yield f"the filters hide {' and '.join(left)} of these"
 
 
 def suppression_facts(report: Report) -> Iterator[str]:
@@ -89,10 +104,12 @@ def note_text(note: CoverageNote) -> str:
 
 
 def counter_facts(counters: Mapping[str, int | float]) -> tuple[list[str], list[str]]:
-    """Return what was counted, and how long each part took."""
+    """Return what was counted, and how long each part took; what is none of either is left out."""
     counted, times = [], []
     for name, value in counters.items():
         words = printable(name.replace("_", " "))
+        if not round(value, 2):
+            continue
         if words.endswith("seconds"):
             times.append(f"{words.removesuffix('seconds').strip() or 'all'} {value:.2f} s")
         elif words.endswith(" bytes"):

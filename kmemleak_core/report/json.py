@@ -13,7 +13,14 @@ from ..leaks import LeakGroup
 from ..provenance import Origin
 from .model import RenderOptions, Report
 from .pointers import pointer_names
-from .select import chosen_groups, chosen_rows, example_size, hidden, shown_shape
+from .select import (
+    chosen_groups,
+    chosen_rows,
+    example_size,
+    hidden,
+    hidden_possible,
+    shown_shape,
+)
 
 if TYPE_CHECKING:
     from ..baseline import Comparison
@@ -76,7 +83,6 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
     part = report.of_possible() if len(report.possible) else None
     possible = [] if part is None else chosen_groups(part, options)
     possible_shown = possible[: options.limit] if options.limit else possible
-    hidden_objects, hidden_bytes = hidden(report, options)
     process = {str(k): str(v) for k, v in source.process.items()}
     if options.redact:
         process.pop("arguments", None)
@@ -115,7 +121,8 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         "counters": _counters(report.counters),
         "kernel": None if report.kernel is None else _kernel(report.kernel),
         "baseline": None if report.comparison is None else _baseline(report, report.comparison),
-        "hidden": {"objects": hidden_objects, "bytes": hidden_bytes},
+        "hidden": _amount(*hidden(report, options)),
+        "possible_hidden": _amount(*hidden_possible(report, options)),
         "grouped_by": report.grouped_by,
         "groups": [_group(report, options, index, group) for index, group in shown],
         "groups_left_out": len(groups) - len(shown),
@@ -126,6 +133,10 @@ def _head(report: Report, options: RenderOptions) -> dict[str, Any]:
         "possible_groups_left_out": len(possible) - len(possible_shown),
         "possible_left_out": 0 if part is None else chosen_rows(part, options)[1],
     }
+
+
+def _amount(objects: int, nbytes: int) -> dict[str, int]:
+    return {"objects": objects, "bytes": nbytes}
 
 
 def _suppression(use: SuppressionUse) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from .model import RenderOptions, Report
-from .select import chosen_rows, hidden
+from .select import chosen_rows, hidden, hidden_possible
 
 #: Of the columns of a leak, what a line shows.
 _COLUMNS = ["address", "size", "count", "min_count", "direct", "group"]
@@ -42,6 +42,9 @@ class ListRenderer:
             left_out = _rows(report.of_possible(), out, options, "possible", "possible")
             if left_out:
                 out.write(f"# {left_out} more possible\n")
+            objects, _ = hidden_possible(report, options)
+            if objects:
+                out.write(f"# {objects} possible hidden by filters\n")
 
 
 def _rows(report: Report, out: TextIO, options: RenderOptions, head: str, held: str) -> int:

@@ -430,8 +430,9 @@ class Report:
         Parameters
         ----------
         table
-            ``"objects"``, ``"references"``, ``"leaks"``, ``"groups"``, ``"roots"``,
-            ``"root_references"`` or ``"traces"``: what `kmemleak export` writes.
+            ``"objects"``, ``"references"``, ``"leaks"``, ``"groups"``, ``"possible"``,
+            ``"possible_groups"``, ``"roots"``, ``"root_references"`` or ``"traces"``: what
+            `kmemleak export` writes.
         redact
             Hide what memory holds.
 

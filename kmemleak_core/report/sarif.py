@@ -1,7 +1,8 @@
 """Turns a report into SARIF 2.1.0, which code scanning services and editors show.
 
-A result is a group of leaks; what is suppressed is one result for each suppression. With a baseline
-the groups that it has are told, too, as unchanged.
+A result is a group of leaks or, by a rule of its own, of what is possibly lost; what is suppressed
+is one result for each suppression. With a baseline the groups that it has are told, too, as
+unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from ..leaks import LeakGroup
 from .escape import printable
 from .frames import Frame, parse_frame
 from .model import RenderOptions, Report
-from .sarif_rules import KNOWN, RULES, rule_of
-from .select import chosen_groups, example_size, hidden, shown_shape
+from .pointers import reason
+from .sarif_rules import KNOWN, POSSIBLE, RULES, rule_of
+from .select import chosen_groups, example_size, hidden, hidden_possible, shown_shape
 from .units import count_text, size_text
 
 if TYPE_CHECKING:
@@ -59,7 +61,6 @@ class SarifRenderer:
 
 def _run(report: Report, options: RenderOptions) -> dict[str, Any]:
     artifact = _artifact(report)
-    left_out, left_out_bytes = hidden(report, options)
     summary = report.summary
     return {
         "tool": {
@@ -80,9 +81,14 @@ def _run(report: Report, options: RenderOptions) -> dict[str, Any]:
             "groupedBy": report.grouped_by,
             "redacted": options.redact,
             "summary": {_camel(name): getattr(summary, name) for name in summary.__slots__},
-            "hiddenByFilters": {"objects": left_out, "bytes": left_out_bytes},
+            "hiddenByFilters": _amount(*hidden(report, options)),
+            "possibleHiddenByFilters": _amount(*hidden_possible(report, options)),
         },
     }
+
+
+def _amount(objects: int, nbytes: int) -> dict[str, int]:
+    return {"objects": objects, "bytes": nbytes}
 
 
 def _invocation(report: Report, options: RenderOptions) -> dict[str, Any]:
@@ -115,28 +121,37 @@ def _invocation(report: Report, options: RenderOptions) -> dict[str, Any]:
 
 def _results(report: Report, options: RenderOptions) -> Iterator[dict[str, Any]]:
     every = report if report.comparison is None else replace(report, comparison=None)
-    groups = chosen_groups(every, options)
-    seen: Counter[str] = Counter()
     skipper = Skipper()
-    for _, group in groups[: options.limit or None]:
-        result = _result(report, options, group, skipper)
-        # Groups that are known by the same are told apart by their order.
-        digest = _digest(group)
-        seen[digest] += 1
-        result["partialFingerprints"] = {_FINGERPRINT: f"{digest}:{seen[digest]}"}
+    for group, result in _group_results(every, options, skipper):
         state = _state(report, group)
         if state:
             result["baselineState"] = state
         yield result
+    if len(report.possible):
+        for _, result in _group_results(report.of_possible(), options, skipper):
+            yield result
     for use in report.suppressions:
-        if use.count:
+        if use.used:
             yield _suppressed(report, use)
+
+
+def _group_results(
+    report: Report, options: RenderOptions, skipper: Skipper
+) -> Iterator[tuple[LeakGroup, dict[str, Any]]]:
+    seen: Counter[str] = Counter()
+    for _, group in chosen_groups(report, options)[: options.limit or None]:
+        result = _result(report, options, group, skipper)
+        # Groups that are known by the same are told apart by their order.
+        digest = _digest(group, result["ruleId"])
+        seen[digest] += 1
+        result["partialFingerprints"] = {_FINGERPRINT: f"{digest}:{seen[digest]}"}
+        yield group, result
 
 
 def _result(
     report: Report, options: RenderOptions, group: LeakGroup, skipper: Skipper
 ) -> dict[str, Any]:
-    rule, index = rule_of(group)
+    rule, index = rule_of(report.leaks, group)
     frames = [parse_frame(text) for text in group.origin.frames]
     callers = [
         f for f, text in zip(frames, group.origin.frames, strict=True) if not skipper.skips(text)
@@ -147,8 +162,7 @@ def _result(
         "ruleId": rule.id,
         "ruleIndex": index,
         "level": rule.level,
-        "message": {"text": _message(_sentence(group, options, callers))},
-        "rank": round(min(100.0, 100 * freed / leaked), 3) if leaked else 0.0,
+        "message": {"text": _message(_sentence(report, group, options, callers))},
         "occurrenceCount": group.count,
         "locations": _locations(report, group, callers),
         "properties": {
@@ -164,6 +178,8 @@ def _result(
             "example": hex(group.example),
         },
     }
+    if rule is not POSSIBLE:
+        result["rank"] = round(min(100.0, 100 * freed / leaked), 3) if leaked else 0.0
     if frames:
         result["stacks"] = [
             {
@@ -174,16 +190,24 @@ def _result(
     return result
 
 
-def _sentence(group: LeakGroup, options: RenderOptions, callers: list[Frame]) -> str:
+def _sentence(
+    report: Report, group: LeakGroup, options: RenderOptions, callers: list[Frame]
+) -> str:
     what = count_text(group.count, "object")
     what += f" of {count_text(group.size, 'byte')}" if group.size is not None else ""
     what += f" ({size_text(group.nbytes)})" if group.count > 1 or group.size is None else ""
     kind = printable(group.origin.kind) or f"[{shown_shape(group, options)}]"
     where = f", allocated by {callers[0].label}" if callers else ""
+    possible = rule_of(report.leaks, group)[0] is POSSIBLE
+    if possible and not group.direct_count:
+        return f"{what} held only by what is possibly lost: {kind}{where}"
     if group.direct_count:
-        text = f"{what} leaked: {kind}{where}"
+        text = f"{what} {'possibly lost' if possible else 'leaked'}: {kind}{where}"
+        if possible:
+            text += f"; {reason(report.leaks, group)}"
         if group.direct_count < group.count:
-            text += f"; {group.indirect_count:,} of them held by other leaks"
+            others = "others" if possible else "other leaks"
+            text += f"; {group.indirect_count:,} of them held by {others}"
         if group.retained_count:
             text += (
                 f"; {count_text(group.retained_count, 'more object')},"
@@ -246,7 +270,9 @@ def _in_dump(report: Report, group: LeakGroup) -> dict[str, Any]:
 
 def _suppressed(report: Report, use: SuppressionUse) -> dict[str, Any]:
     pattern = use.pattern if use.what != "leak" else f"leak:{use.pattern}"
-    text = f"{count_text(use.count, 'object')} ({size_text(use.nbytes)}) suppressed by {pattern}"
+    parts = [f"{count_text(use.count, 'object')} ({size_text(use.nbytes)})"] if use.count else []
+    parts += [f"{count_text(use.possible, 'possibly lost object')}"] if use.possible else []
+    text = f"{' and '.join(parts)} suppressed by {pattern}"
     suppression: dict[str, Any] = {
         "kind": "external", "status": "accepted", "justification": printable(pattern)
     }  # fmt: skip
@@ -263,11 +289,15 @@ def _suppressed(report: Report, use: SuppressionUse) -> dict[str, Any]:
         "ruleIndex": RULES.index(KNOWN),
         "level": KNOWN.level,
         "message": {"text": _message(text)},
-        "occurrenceCount": use.count,
+        "occurrenceCount": use.count + use.possible,
         "locations": [],
         "suppressions": [suppression],
         "partialFingerprints": {_FINGERPRINT: _hash(["suppression", use.what, use.pattern])},
-        "properties": {"objects": use.count, "bytes": use.nbytes},
+        "properties": {
+            "objects": use.count,
+            "bytes": use.nbytes,
+            "possibleObjects": use.possible,
+        },
     }
     if artifact:
         result["locations"] = [{"physicalLocation": {"artifactLocation": {**artifact, "index": 0}}}]
@@ -285,11 +315,13 @@ def _state(report: Report, group: LeakGroup) -> str:
     return "new" if earlier is not None and not earlier.objects else "updated"
 
 
-def _digest(group: LeakGroup) -> str:
+def _digest(group: LeakGroup, rule: str) -> str:
     """Return what a group is known by in other runs, as a baseline knows it, without addresses."""
     own = signature(group)
     frames = [_ADDRESS.sub("?", frame) for frame in own.frames]
-    return _hash([own.kind, *frames, str(own.size), own.shape])
+    # What leaks in one run can be held by others in the next, but no more than that.
+    apart = [rule] if rule == POSSIBLE.id else []
+    return _hash([own.kind, *frames, str(own.size), own.shape, *apart])
 
 
 def _hash(parts: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..leaks import LeakGroup
+from ..leaks import LeakGroup, LeakTable, Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,26 @@ KNOWN = Rule(
     " address. Remove that line to have them reported again.",
 )
 
+POSSIBLE = Rule(
+    "possible-leak",
+    "PossibleLeak",
+    "note",
+    "Allocated memory that is held only by pointers into the middle of objects, or past their end.",
+    "Such a pointer can be all that a program has left of an object, or be a chance: a number that"
+    " looks like one, or what is left of an object that was freed there. Programs that keep"
+    " pointers to members, to base classes or behind a header of their own mean them. `kmemleak"
+    " explain` tells which words these are. They are no leaks: no exit code but that of"
+    " `--fail-on possible` counts them.",
+)
+
 #: All rules, in the order of their indices.
-RULES = (DIRECT, INDIRECT, KNOWN)
+RULES = (DIRECT, INDIRECT, KNOWN, POSSIBLE)
 
 
-def rule_of(group: LeakGroup) -> tuple[Rule, int]:
-    """Return the rule that a group breaks, and its index."""
-    rule = DIRECT if group.direct_count else INDIRECT
+def rule_of(table: LeakTable, group: LeakGroup) -> tuple[Rule, int]:
+    """Return the rule that a group of a table breaks, and its index."""
+    if int(table["loss"][group.rows[0]]) == Loss.POSSIBLE:
+        rule = POSSIBLE
+    else:
+        rule = DIRECT if group.direct_count else INDIRECT
     return rule, RULES.index(rule)

@@ -62,6 +62,11 @@ def hidden(report: Report, options: RenderOptions) -> tuple[int, int]:
     return sizes.size, int(sizes.sum(dtype=np.uint64))
 
 
+def hidden_possible(report: Report, options: RenderOptions) -> tuple[int, int]:
+    """Return the same of what is possibly lost."""
+    return hidden(report.of_possible(), options) if len(report.possible) else (0, 0)
+
+
 def counted(report: Report, options: RenderOptions) -> Amounts:
     """Add up the leaks that count; see `Report.counted`."""
     amounts = _counted_leaks(report, options)

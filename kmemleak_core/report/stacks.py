@@ -1,6 +1,7 @@
 """Turns a report into stacks, outermost frame first, with the objects and bytes that leak there.
 
-What profilers take. A leak without a backtrace stands under what it is.
+What profilers take. A leak without a backtrace stands under what it is. What is possibly lost is
+not among them: one number a stack is all that there is room for.
 """
 
 from __future__ import annotations

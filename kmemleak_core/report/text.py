@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING, TextIO
 
@@ -9,6 +10,7 @@ from ..leaks import LeakGroup, Loss
 from .escape import printable, quoted
 from .facts import (
     check_facts,
+    core_argument,
     counter_facts,
     left_out_facts,
     note_text,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 #: indirect leaks, which go away with the direct ones.
 DEFAULT_LIMIT = 10
 _INDIRECT_LIMIT = 5
+#: A shape that tells nothing: of no word have all members the same.
+_ANYTHING = re.compile(r"any(×\d+)?( …)?")
 
 
 class TextRenderer:
@@ -83,6 +87,8 @@ class TextRenderer:
             for text in verdict_lines(report.kernel, width):
                 line(text)
         _closing(report, line, width, limit)
+        if options.exit_code is not None:
+            _next_steps(report, options, groups, line)
 
 
 def _possible(report: Report, options: RenderOptions, line: Line, limit: int) -> None:
@@ -179,8 +185,10 @@ def _group(
     earlier = None if report.comparison is None else report.comparison.earlier_of(group)
     if earlier is not None and earlier.objects:
         title += f" (were {earlier.direct_objects if direct else _indirect(earlier):,})"
-    kind = [(f"{printable(group.origin.kind)}  ", "bold")] if group.origin.kind else []
-    line("  ", (title, "bold"), "  ", *kind, (f"[{shown_shape(group, options)}]", "cyan"))
+    told = [(printable(group.origin.kind), "bold")] if group.origin.kind else []
+    if not told or not _ANYTHING.fullmatch(group.shape):
+        told.append((f"[{shown_shape(group, options)}]", "cyan"))
+    line("  ", (title, "bold"), *(part for one in told for part in ("  ", one)))
     for frame in group.origin.frames:
         line("      ", printable(frame))
     if int(report.leaks["loss"][group.rows[0]]) == Loss.POSSIBLE:
@@ -241,3 +249,17 @@ def _closing(report: Report, line: Line, width: int, limit: int) -> None:
             text = f"{what}: {', '.join(facts)}"
             for part in textwrap.wrap(text, width, subsequent_indent="  "):
                 line((part, "dim"))
+
+
+def _next_steps(
+    report: Report, options: RenderOptions, groups: list[tuple[int, LeakGroup]], line: Line
+) -> None:
+    """Write the commands that tell more, as they can be copied."""
+    core = core_argument(report)
+    groups = groups or chosen_groups(report.of_possible(), options)
+    if not core or not groups:
+        return
+    line()
+    line(("next:", "bold"))
+    line(f"  who holds the first, or held it:  kmemleak explain {core} {groups[0][1].example:#x}")
+    line(f"  all groups, in a browser:         kmemleak scan --format html -o report.html {core}")

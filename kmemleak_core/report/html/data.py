@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...leaks import LeakGroup
-from ..escape import printable
+from ..facts import core_argument
 from ..model import RenderOptions, Report
 from ..select import chosen_groups
 from ..units import count_text
@@ -74,7 +73,7 @@ def page_data(report: Report, options: RenderOptions, nbytes: int) -> PageData:
             "fields": FIELDS,
             "sort": options.sort or "bytes",
             "redacted": options.redact,
-            "core": _core(report),
+            "core": core_argument(report),
             "clock": "jiffies" if report.kernel is not None else "at",
         }
     )
@@ -147,11 +146,3 @@ def _others(groups: Sequence[LeakGroup]) -> dict[str, int] | None:
         "bytes": sum(group.nbytes for group in groups),
         "freed": sum(group.direct_bytes + group.retained_bytes for group in groups),
     }
-
-
-def _core(report: Report) -> str:
-    """Return the dump as a command line names it; "" if no other command reads it."""
-    path = printable(report.source.path)
-    if not path or report.source.format == "raw" or len(path) > 1000:
-        return ""
-    return shlex.quote(path)
