@@ -19,7 +19,9 @@ examples:
   kmemleak diff monday.census core
 
 exit codes:
-  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+  0  done
+  2  wrong usage
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -30,8 +32,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="keep of a dump what diff wants to know of it",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     scan_options.add_scan_options(parser, graph=True)

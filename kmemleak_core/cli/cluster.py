@@ -30,10 +30,9 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     parser = subparsers.add_parser(
         "cluster",
         help="draw a leaked cluster: DOT, GraphML, JSON",
+        usage="%(prog)s [OPTION …] CORE [ADDR]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, order=None)
     where = "anywhere in a leaked object, hexadecimal (default: the largest cluster)"

@@ -13,26 +13,17 @@ from importlib import import_module
 from .. import __version__
 from ..errors import KmemleakError, UsageError
 from ..report.escape import printable
+from .help import CommandParser
 
-#: Subcommands, in the order in which the help tells them: modules of this package.
-SUBCOMMANDS = (
-    "scan",
-    "diff",
-    "census",
-    "retained",
-    "types",
-    "explain",
-    "referrers",
-    "paths",
-    "cluster",
-    "export",
-    "dump",
-    "replay",
-    "parse",
-    "kernel",
-    "ctl",
-    "vmcore",
-)
+#: Subcommands, as the help tells them: modules of this package, by what they are for.
+GROUPS = {
+    "what leaks, and why": ("scan", "explain", "referrers", "paths", "cluster"),
+    "what a heap consists of, leaks or not": ("types", "retained", "export"),
+    "what has changed": ("diff", "census"),
+    "dumps": ("dump", "vmcore"),
+    "without a dump": ("replay", "parse", "kernel", "ctl"),
+}
+SUBCOMMANDS = tuple(name for names in GROUPS.values() for name in names)
 
 
 class ExitCode(IntEnum):
@@ -51,46 +42,60 @@ class ExitCode(IntEnum):
 #: The same for people; every subcommand's help ends with it.
 EXIT_CODES = """\
 exit codes:
-  0  no leaks            2  wrong usage
-  1  leaks were found    3  the dump cannot be read, or holds no known heap
+  0  no leaks
+  1  leaks were found
+  2  wrong usage
+  3  the dump cannot be read, or holds no known heap
 """
 
 _DESCRIPTION = """\
-Finds the memory that nobody can reach any more: in the core file of a program that
-nobody instrumented, or in any other image of memory.
+Finds the memory that nobody can reach any more: in the core file of a program that nobody
+instrumented, in a kernel's dump, or in any other image of memory.
 """
 
 _EXAMPLES = """\
-examples:
-  kmemleak scan core                     what leaks, the largest first
-  kmemleak scan --json core > leaks.json
-  kmemleak diff core.old core            what grew, and who holds it
-  kmemleak retained core                 what keeps the heap big, leaks or not
-  kmemleak types core                    what the heap consists of
-  kmemleak explain core 0x557033f8a2a0   what an object is, and who holds it
+to begin with:
   kmemleak dump 1234 -o core             dump a running process, which goes on
-  kmemleak replay events.csv             what a log of allocations leaves behind
-  kmemleak ctl scan                      have a detector that serves a socket scan
+  kmemleak scan core                     what leaks, the largest first
+  kmemleak explain core 0x557033f8a2a0   what an object is, and who holds it
+  kmemleak retained core                 what keeps the heap big, leaks or not
+
+examples:
+  kmemleak scan --format html -o report.html core
+  kmemleak scan --json core > leaks.json
+  kmemleak diff core.monday core.tuesday
+  kmemleak replay events.csv
   kmemleak parse /sys/kernel/debug/kmemleak
-                                         what the kernel's own kmemleak reports, grouped
-  kmemleak kernel -- make test           what leaks in the kernel while a command runs
+  kmemleak kernel -- make test
+
+`kmemleak COMMAND --help` tells the options, examples and exit codes of each. Of most commands they
+are these:
 
 """
 
 
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of a command line: with its subcommand alone, where it begins with one."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="kmemleak",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
         description=_DESCRIPTION,
         epilog=_EXAMPLES + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kmemleak {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in argv[:1] if argv and argv[0] in SUBCOMMANDS else SUBCOMMANDS:
+    # Their prog would be the usage above.
+    subparsers = parser.add_subparsers(
+        metavar="COMMAND", required=True, prog=parser.prog, help=argparse.SUPPRESS
+    )
+    if argv and argv[0] in SUBCOMMANDS:
+        import_module(f".{argv[0]}", __package__).prepare_parser(subparsers)
+        return parser
+    for name in SUBCOMMANDS:
         import_module(f".{name}", __package__).prepare_parser(subparsers)
+    told = {action.dest: action.help or "" for action in subparsers._choices_actions}
+    for title, names in GROUPS.items():
+        # Indented, it is a table for the formatter.
+        parser.add_argument_group(title, "\n".join(f" {name:<10} {told[name]}" for name in names))
     return parser
 
 

@@ -28,9 +28,10 @@ examples:
   kmemleak ctl --socket /run/game/kmemleak.sock clear all
 
 exit codes:
-  0  done                              2  no such command, or a bad number
-  1  refused: switched off (EPERM),    3  no detector answers at the socket
-     busy (EBUSY), interrupted, ...
+  0  done
+  1  refused: switched off (EPERM), busy (EBUSY), interrupted, ...
+  2  no such command, or a bad number
+  3  no detector answers at the socket
 """
 
 
@@ -55,8 +56,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="command a detector in another program: scan, clear, read, ...",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(commands=commands),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument(

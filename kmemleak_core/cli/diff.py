@@ -28,11 +28,14 @@ examples:
   kmemleak diff --json -o diff.json vmcore.1 vmcore.2
   kmemleak diff --fail-on leaks --fail-on growth:10MB core.before core.after
   kmemleak diff leaks.monday.json leaks.tuesday.json
-  kmemleak census -o monday.census core.monday; kmemleak diff monday.census core.tuesday
+  kmemleak census -o monday.census core.monday
+  kmemleak diff monday.census core.tuesday
 
 exit codes:
-  0  no new leaks       2  wrong usage
-  1  new leaks          3  a dump cannot be read, or holds no known heap
+  0  no new leaks
+  1  new leaks
+  2  wrong usage
+  3  a dump cannot be read, or holds no known heap
 
 With --fail-on the code is 1 from so much on of what it names, and 0 otherwise.
 """
@@ -45,8 +48,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what grew between two dumps, and who holds it",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument(

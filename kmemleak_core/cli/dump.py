@@ -22,8 +22,9 @@ examples:
   kmemleak dump 1234 -o core && kmemleak scan core
 
 exit codes:
-  0  the file is written    3  the process is not there, or must not be read
+  0  the file is written
   2  wrong usage
+  3  the process is not there, or must not be read
 """
 
 
@@ -34,8 +35,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="write a core file of a running process",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("pid", type=values.process_id, metavar="PID", help="the process")

@@ -25,8 +25,10 @@ examples:
   kmemleak explain --json --redact vmcore ffff888003a1c000
 
 exit codes:
-  0  something holds it       2  wrong usage, or no object is at the address
-  1  it leaks                 3  the dump cannot be read, or holds no known heap
+  0  something holds it
+  1  it leaks
+  2  wrong usage, or no object is at the address
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -37,8 +39,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what an object is, and who holds it",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     add_asked(parser)

@@ -33,7 +33,9 @@ examples:
   kmemleak export --format npz vmcore -o tables
 
 exit codes:
-  0  the files are written     2  wrong usage     3  the dump cannot be read, or holds no known heap
+  0  the files are written
+  2  wrong usage
+  3  the dump cannot be read, or holds no known heap
 """
 
 #: As `report.export.FORMATS` and `report.columns.TABLES` have them, which take numpy to import.
@@ -58,8 +60,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="write objects, references and leaks as tables for data tools",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, order=None)
     scan_options.add_scan_options(parser)

@@ -29,9 +29,11 @@ examples:
 With --json or --list on standard output, the command's own goes to standard error.
 
 exit codes:
-  0  no leaks                      3  the kernel's kmemleak cannot be used
-  1  leaks were found              4  no leaks, but the command failed
+  0  no leaks
+  1  leaks were found
   2  wrong usage
+  3  the kernel's kmemleak cannot be used
+  4  no leaks, but the command failed
 """
 
 
@@ -44,8 +46,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what leaks in the running kernel while a command runs",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, format="text")
     parser.add_argument(

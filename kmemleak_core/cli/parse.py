@@ -24,8 +24,10 @@ examples:
   kmemleak parse --suppressions known.txt --skip-frame 'my_alloc*' report.txt
 
 exit codes:
-  0  no leaks (with --diff: no new ones)     2  wrong usage
-  1  leaks were found                        3  the report cannot be read
+  0  no leaks (with --diff: no new ones)
+  1  leaks were found
+  2  wrong usage
+  3  the report cannot be read
 """
 
 
@@ -36,8 +38,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what leaks in a report of the kernel's own kmemleak",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, format="text")
     parser.add_argument("file", metavar="FILE", help="the report or log; - for standard input")

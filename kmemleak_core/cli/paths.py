@@ -20,8 +20,10 @@ examples:
   kmemleak paths --limit 10 core 0x557033f8a2a0
 
 exit codes:
-  0  a root leads to it     2  wrong usage, or no object is at the address
-  1  it leaks               3  the dump cannot be read, or holds no known heap
+  0  a root leads to it
+  1  it leaks
+  2  wrong usage, or no object is at the address
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -32,8 +34,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="list the shortest paths from roots to an object",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     add_asked(parser)

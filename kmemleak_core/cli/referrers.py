@@ -19,8 +19,10 @@ examples:
   kmemleak referrers core 0x557033f8a2a0 | grep ^live
 
 exit codes:
-  0  something live refers to it     2  wrong usage, or no object is at the address
-  1  nothing live does               3  the dump cannot be read, or holds no known heap
+  0  something live refers to it
+  1  nothing live does
+  2  wrong usage, or no object is at the address
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -31,8 +33,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="list the words that refer to an object",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     add_asked(parser)

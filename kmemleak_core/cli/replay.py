@@ -31,9 +31,10 @@ examples:
   kmemleak replay --json events.jsonl > live.json
 
 exit codes:
-  0  nothing is live, no free is wrong         2  wrong usage
-  1  objects are live, or an object was        3  the log cannot be read
-     freed twice or by an inner address
+  0  nothing is live, no free is wrong
+  1  objects are live, or an object was freed twice or by an inner address
+  2  wrong usage
+  3  the log cannot be read
 """
 
 
@@ -44,8 +45,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what is live at the end of a log of allocations and frees",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("log", type=Path, metavar="LOG", help="the log")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..report import built_in_formats, renderer_names
 from . import output, values
+from .help import HelpFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..report import RenderOptions
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+class ReportHelpFormatter(HelpFormatter):
     """The help of a subcommand that shows reports: formats of other packages are in it.
 
     These take long to find: only when help is shown are they looked for.
@@ -117,7 +118,8 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add the options that leave leaks out: of every format, and of the exit code."""
     only = parser.add_argument_group(
-        "only some leaks (patterns: whole names with * for anything; of several, one is enough)"
+        "only some leaks",
+        "Patterns are whole names with * for anything; of several, one is enough.",
     )
     only.add_argument(
         "--min-size",

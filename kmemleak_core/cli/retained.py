@@ -23,7 +23,9 @@ examples:
   kmemleak retained --json vmcore > retained.json
 
 exit codes:
-  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+  0  done
+  2  wrong usage
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -34,8 +36,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what keeps a heap big, even where nothing leaks",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     scan_options.add_scan_options(parser, graph=True)

@@ -8,6 +8,11 @@ from dataclasses import replace
 
 from . import output, report_options, scan_options, triage_options
 
+_USAGE = """\
+%(prog)s [OPTION …] CORE
+       %(prog)s [OPTION …] --memory ADDR:FILE … --objects FILE
+"""
+
 _DESCRIPTION = """\
 Tells which allocated objects of a dump nobody can reach.
 
@@ -19,23 +24,28 @@ of its objects and roots.
 
 _EPILOG = """\
 examples:
-  kmemleak scan core
-  kmemleak scan --sysroot / --limit 0 core
-  kmemleak scan --all core
+  kmemleak scan core                       what leaks, the largest first
+  kmemleak scan --all --limit 0 core       all of it, and what it leads to
+  kmemleak scan --format html -o report.html core
   kmemleak scan --list --order size --min-size 1M core.zst
   kmemleak scan --json --redact -o leaks.json core
-  kmemleak scan --format html -o report.html core
-  kmemleak scan --format sarif --baseline known.json -o leaks.sarif core
-  kmemleak scan --format folded vmcore > leaks.folded          (for flamegraph.pl and others)
-  kmemleak scan --format speedscope -o leaks.json vmcore
+  kmemleak scan --sysroot / core           with pages of files that it lacks
   kmemleak scan --no-roots registers,stacks core
-  kmemleak scan --suppressions known.txt --write-baseline known.json core
-  kmemleak scan --suppressions known.txt --baseline known.json --fail-on direct:1MB core
-  kmemleak scan --function 'ext4_*' --group-by kind --sort count vmcore
+
+  a kernel's dump:
   kmemleak scan vmcore
+  kmemleak scan --function 'ext4_*' --group-by kind --sort count vmcore
   kmemleak scan --as kernel --format kmemleak vmcore
-  kmemleak scan --memory 0x20000000:ram.bin --objects objects.csv --roots roots.csv \\
-                --word-size 4
+  kmemleak scan --format folded vmcore | flamegraph.pl > leaks.svg
+
+  in tests:
+  kmemleak scan --suppressions known.txt --write-baseline known.json core
+  kmemleak scan --baseline known.json --fail-on direct:1MB core
+  kmemleak scan --baseline known.json --format sarif -o leaks.sarif core
+
+  plain memory:
+  kmemleak scan --memory 0x20000000:ram.bin --word-size 4 \\
+                --objects objects.csv --roots roots.csv
 
 """
 
@@ -53,10 +63,10 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
     parser = subparsers.add_parser(
         "scan",
         help="tell what leaks in a core file, or in other memory",
+        usage=_USAGE,
         description=_DESCRIPTION,
         epilog=_EPILOG + EXIT_CODES + _WHICH_COUNT,
-        formatter_class=report_options.HelpFormatter,
-        allow_abbrev=False,
+        formatter_class=report_options.ReportHelpFormatter,
     )
     parser.set_defaults(run=run)
     scan_options.add_scan_options(parser)

@@ -21,7 +21,9 @@ examples:
   kmemleak types --json --limit 0 core > types.json
 
 exit codes:
-  0  done     2  wrong usage     3  the dump cannot be read, or holds no known heap
+  0  done
+  2  wrong usage
+  3  the dump cannot be read, or holds no known heap
 """
 
 
@@ -32,8 +34,6 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         help="tell what a heap consists of, by type, leaks or not",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     scan_options.add_scan_options(parser)

@@ -13,10 +13,19 @@ _DESCRIPTION = """\
 Helps with the dumps of kernels; `kmemleak scan vmcore` finds what leaks in one.
 """
 
+_EXAMPLES = """\
+examples:
+  kmemleak scan vmcore
+  kmemleak vmcore objects vmcore > objects.csv
+  kmemleak vmcore layout vmlinux -o layout.json
+
+"""
+
 _EXIT_CODES = """\
 exit codes:
-  0  done              3  a file cannot be read
+  0  done
   2  wrong usage
+  3  a file cannot be read
 """
 
 _OBJECTS = """\
@@ -43,8 +52,8 @@ pip install "kmemleak-core[vmcore]".
 
 _LAYOUT_EXAMPLES = """\
 examples:
-  kmemleak vmcore layout /usr/lib/debug/boot/vmlinux-6.1.0-40-amd64 -o 6.1.0-40.json
-  kmemleak scan vmcore --layout 6.1.0-40.json
+  kmemleak vmcore layout /usr/lib/debug/boot/vmlinux-6.1.0 -o layout.json
+  kmemleak scan vmcore --layout layout.json
 
 """
 
@@ -55,9 +64,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         "vmcore",
         help="help with the dumps of kernels",
         description=_DESCRIPTION,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        epilog=_EXAMPLES + _EXIT_CODES,
     )
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", required=True)
     _prepare_objects(tasks)
@@ -70,8 +77,6 @@ def _prepare_objects(tasks: argparse._SubParsersAction[argparse.ArgumentParser])
         help="export the table of a kernel's objects",
         description=_OBJECTS,
         epilog=_OBJECTS_EXAMPLES + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run_objects)
     parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump")
@@ -124,8 +129,6 @@ def _prepare_layout(tasks: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="write down the structures of a kernel that does not carry them",
         description=_LAYOUT,
         epilog=_LAYOUT_EXAMPLES + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run_layout)
     parser.add_argument(
