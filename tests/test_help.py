@@ -78,8 +78,12 @@ def test_the_command_s_own_lists_every_subcommand_in_its_group(
 def test_a_wrong_option_is_told_below_the_usage_not_below_a_page_of_options(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["scan", "--colour", "core"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) <= 4
+    for arguments in (["--colour", "core"], ["--limit", "few", "core"]):
+        assert main(["scan", *arguments]) == 2
+        *usage, wrong, hint = capsys.readouterr().err.splitlines()
+        assert len(usage) == 2
+        assert wrong.startswith("kmemleak scan: ")
+        assert hint == "  try: kmemleak scan --help"
 
 
 def test_a_command_that_is_not_there_is_told_with_those_that_are(

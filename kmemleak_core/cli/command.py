@@ -88,15 +88,21 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         metavar="COMMAND", required=True, prog=parser.prog, help=argparse.SUPPRESS
     )
     if argv and argv[0] in SUBCOMMANDS:
-        import_module(f".{argv[0]}", __package__).prepare_parser(subparsers)
+        _prepare(argv[0], subparsers)
         return parser
     for name in SUBCOMMANDS:
-        import_module(f".{name}", __package__).prepare_parser(subparsers)
+        _prepare(name, subparsers)
     told = {action.dest: action.help or "" for action in subparsers._choices_actions}
     for title, names in GROUPS.items():
         # Indented, it is a table for the formatter.
         parser.add_argument_group(title, "\n".join(f" {name:<10} {told[name]}" for name in names))
     return parser
+
+
+def _prepare(name: str, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    import_module(f".{name}", __package__).prepare_parser(subparsers)
+    # Who is to complain of what none of them knows.
+    subparsers.choices[name].set_defaults(parser=subparsers.choices[name])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         argv = sys.argv[1:] if argv is None else argv
-        arguments = build_parser(argv).parse_args(argv)
+        arguments, unknown = build_parser(argv).parse_known_args(argv)
+        if unknown:
+            arguments.parser.error(f"unrecognized arguments: {' '.join(map(printable, unknown))}")
     except SystemExit as exit:  # argparse has told the user why
         return int(exit.code or 0)
     try:

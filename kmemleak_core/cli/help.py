@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 #: Columns of text on a terminal that has more; lines longer than that are hard to read.
 _WIDEST = 98
@@ -68,6 +69,11 @@ class CommandParser(argparse.ArgumentParser):
         **options: Any,
     ) -> None:
         super().__init__(formatter_class=formatter_class, allow_abbrev=allow_abbrev, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong with the command line, and who tells more; exit with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}\n  try: {self.prog} --help\n")
 
 
 def _narrowed(line: str, width: int) -> str:

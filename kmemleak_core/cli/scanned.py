@@ -36,7 +36,9 @@ def scanned(arguments: argparse.Namespace) -> Explainer:
 def add_shown(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add where and how the answer is written; return the group, for more of that."""
     shown = parser.add_argument_group("how it is shown")
-    shown.add_argument("--json", action="store_true", help="for machines (report/who.json)")
+    shown.add_argument(
+        "--json", action="store_true", help="for machines (report/who.json tells the layout)"
+    )
     shown.add_argument(
         "--redact", action="store_true", help="show nothing of what the memory holds"
     )
