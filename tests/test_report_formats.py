@@ -172,6 +172,13 @@ class TestText:
         assert lines[-2].endswith("  kmemleak explain 'the core' 0x10300")
         assert lines[-1].endswith("  kmemleak scan --format html -o report.html 'the core'")
 
+    def test_the_command_tells_how_to_read_shapes(self) -> None:
+        for limit in ({}, {"min_size": 1000}):
+            told = "obj: a pointer to an object" in " ".join(
+                a_report().report(exit_code=1, **limit).split()
+            )
+            assert told is not bool(limit)
+
     def test_only_the_command_does_and_only_of_a_dump_with_leaks(self) -> None:
         empty = a_report(leaks=a_report().leaks[:0], groups=())
         raw = a_report(source=ReportSource(path="core", format="raw"))

@@ -99,7 +99,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare(name: str, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _prepare(name: str, subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     import_module(f".{name}", __package__).prepare_parser(subparsers)
     # Who is to complain of what none of them knows.
     subparsers.choices[name].set_defaults(parser=subparsers.choices[name])

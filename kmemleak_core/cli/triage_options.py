@@ -38,7 +38,7 @@ def add_triage_options(parser: argparse.ArgumentParser) -> None:
     known.add_argument(
         "--print-suppressions",
         action="store_true",
-        help="instead of the report: lines that would suppress what is left",
+        help="instead of the report: lines that would suppress the leaks that are left",
     )
     known.add_argument(
         "--baseline",

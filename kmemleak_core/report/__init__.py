@@ -34,7 +34,7 @@ _BUILT_IN = {
     "sarif": ("sarif", "SarifRenderer", "SARIF 2.1.0, for code scanning services and editors"),
     "folded": ("folded", "FoldedRenderer", "a line a stack of leaks, for flame graph tools"),
     "speedscope": ("speedscope", "SpeedscopeRenderer", "profiles of leaks, for speedscope"),
-    "suppressions": ("suppressions", "SuppressionsRenderer", "lines that would suppress it all"),
+    "suppressions": ("suppressions", "SuppressionsRenderer", "lines that would suppress all leaks"),
 }
 
 _GROUP = "kmemleak_core.reports"

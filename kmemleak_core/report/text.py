@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 #: indirect leaks, which go away with the direct ones.
 DEFAULT_LIMIT = 10
 _INDIRECT_LIMIT = 5
-#: A shape that tells nothing: of no word have all members the same.
+#: How to read shapes; one that tells nothing: of no word have all members the same.
+_SHAPES = (
+    "in brackets: what the first words of an object hold (obj: a pointer to an object, ptr: another"
+    " pointer, int: a small number, data: another one, any: they differ)"
+)
 _ANYTHING = re.compile(r"any(×\d+)?( …)?")
 
 
@@ -88,7 +92,7 @@ class TextRenderer:
                 line(text)
         _closing(report, line, width, limit)
         if options.exit_code is not None:
-            _next_steps(report, options, groups, line)
+            _next_steps(report, options, groups, line, width)
 
 
 def _possible(report: Report, options: RenderOptions, line: Line, limit: int) -> None:
@@ -252,12 +256,20 @@ def _closing(report: Report, line: Line, width: int, limit: int) -> None:
 
 
 def _next_steps(
-    report: Report, options: RenderOptions, groups: list[tuple[int, LeakGroup]], line: Line
+    report: Report,
+    options: RenderOptions,
+    groups: list[tuple[int, LeakGroup]],
+    line: Line,
+    width: int,
 ) -> None:
-    """Write the commands that tell more, as they can be copied."""
+    """Write how to read it, and the commands that tell more, as they can be copied."""
     core = core_argument(report)
     groups = groups or chosen_groups(report.of_possible(), options)
-    if not core or not groups:
+    if not groups:
+        return
+    for part in textwrap.wrap(_SHAPES, width, subsequent_indent="  "):
+        line((part, "dim"))
+    if not core:
         return
     line()
     line(("next:", "bold"))
