@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import replace
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,7 +14,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from kmemleak_core import MemoryImage, ObjectTable, Roots, UsageError, scan_image
+from kmemleak_core import AnalyseOptions, MemoryImage, ObjectTable, Roots, UsageError, scan_image
+from kmemleak_core.cli.command import build_parser
+from kmemleak_core.cli.scan_options import analyse_options
 from kmemleak_core.heaps import Check
 from kmemleak_core.leak_groups import group_leaks
 from kmemleak_core.provenance import Origin
@@ -171,6 +174,17 @@ class TestText:
         assert lines[-3] == "next:"
         assert lines[-2].endswith("  kmemleak explain 'the core' 0x10300")
         assert lines[-1].endswith("  kmemleak scan --format html -o report.html 'the core'")
+
+    def test_the_next_commands_scan_as_this_one_did(self) -> None:
+        asked = AnalyseOptions(
+            no_roots=frozenset({"stacks", "registers"}), sysroot=Path("my root"), interior=False
+        )
+        report = a_report(options=asdict(asked))
+        line = report.report(exit_code=1).splitlines()[-2]
+        arguments = shlex.split(line.partition("kmemleak ")[2])
+        told = build_parser(arguments).parse_args(arguments)
+        assert (told.core, told.address) == (Path("core"), 0x10300)
+        assert analyse_options(told) == asked
 
     def test_the_command_tells_how_to_read_shapes(self) -> None:
         for limit in ({}, {"min_size": 1000}):

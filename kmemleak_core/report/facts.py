@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..coverage import CoverageNote
 from .escape import printable, quoted
@@ -29,12 +30,41 @@ def source_facts(report: Report) -> list[str]:
     return [printable(fact) for fact in facts if fact]
 
 
+#: Options that decide what an object is held by: name, what the command calls it, and a value that
+#: needs no telling.
+_ASKED: tuple[tuple[str, str, Any], ...] = (
+    ("sysroot", "--sysroot", None),
+    ("no_roots", "--no-roots", frozenset()),
+    ("pointer_mask", "--pointer-mask", (1 << 64) - 1),
+    ("interior", "--starts-only", True),
+    ("alignment", "--alignment", None),
+    ("vmlinux", "--vmlinux", None),
+    ("layout", "--layout", None),
+    ("records", "--records", "auto"),
+)
+
+
 def core_argument(report: Report) -> str:
-    """Return the dump as a command line names it; "" if no other command reads it."""
+    """Return the dump as a command line names it, with the options on what is scanned.
+
+    Empty if no other command reads it.
+    """
     path = printable(report.source.path)
     if not path or report.source.format == "raw" or len(path) > 1000:
         return ""
-    return shlex.quote(path)
+    told = []
+    for name, option, usual in _ASKED:
+        value = report.options.get(name, usual)
+        if value == usual:
+            continue
+        told.append(option)
+        if name == "no_roots":
+            value = ",".join(sorted(value))
+        elif name == "pointer_mask":
+            value = hex(value)
+        if name != "interior":
+            told.append(printable(str(value)))
+    return shlex.join([*told, path])
 
 
 def left_out_facts(report: Report, options: RenderOptions) -> Iterator[str]:
