@@ -107,7 +107,7 @@ def bench_lists_numpy(benchmark, case, heap, index):
 def bench_walk(benchmark, case, heap, lists):
     shape, size = case
     offsets, targets, roots = lists
-    count, _ = measure(
+    count, *_ = measure(
         benchmark,
         lambda: mark(offsets, targets, heap.objects.min_count, roots),
         work=f"walk, {shape}",
