@@ -109,7 +109,8 @@ THREADED_TESTS := tests/test_free_threading.py tests/test_heap_parallel.py \
 endif
 ENGINE_TESTS ?= $(THREADED_TESTS) tests/test_scan_oracle.py tests/test_scan_semantics.py \
   tests/test_simd.py tests/test_model.py tests/test_heap_walk.py tests/test_replay.py \
-  tests/test_graph.py tests/test_dominators.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
+  tests/test_graph.py tests/test_dominators.py tests/test_possible.py tests/test_trees.py \
+  tests/diff/test_properties.py tests/test_tracker.py tests/vmcore/test_dump_packing.py \
   tests/vmcore/test_symbols_btf.py tests/vmcore/test_symbols_kallsyms.py \
   tests/vmcore/test_list_structures.py tests/vmcore/test_slub_synthetic.py
 
