@@ -1,4 +1,4 @@
-"""The page on reports tells what really comes out, but for addresses and times."""
+"""The page on reports, and the README, tell what really comes out, but for addresses and times."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .pages import Command, Reader, commands
 from .test_docs import DOCS, run_python
 
 PAGE = DOCS / "reading.md"
+README = DOCS.parent / "README.md"
 EXAMPLES = DOCS.parent / "examples"
 
 #: What differs from machine to machine, or run to run: what the C++ library allocates for itself,
@@ -82,3 +83,34 @@ def test_the_python_code_of_the_page_runs(
     out = capsys.readouterr().out
     assert "std::string buffer     30   1200" in out
     assert "relay::Message 30 19200" in out
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the core that `make demo` scans."""
+    folder = tmp_path_factory.mktemp("leaky")
+    with running(compiled("cc", EXAMPLES / "leaky.c", folder)) as process:
+        capture(process.pid, folder / "core")
+    return folder
+
+
+def test_the_readme_shows_what_the_example_leaks(leaky: Path) -> None:
+    reader = Reader(leaky, VARIES)
+    shown = [c for c in commands(README.read_text(encoding="utf-8")) if c.shown]
+    for command in shown:
+        reader.read(command)
+    assert [c.text for c in shown] == ["kmemleak scan core"]
+
+
+def test_the_python_code_of_the_readme_runs(leaky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(leaky)
+    run_python(README, {"buffer": bytes(4096)})
+
+
+def test_the_readme_names_every_subcommand() -> None:
+    folder = DOCS.parent / "kmemleak_core" / "cli"
+    text = README.read_text(encoding="utf-8")
+    modules = [path for path in folder.glob("*.py") if "def prepare_parser(" in path.read_text()]
+    assert len(modules) > 10
+    assert not [path.stem for path in modules if f"| `kmemleak {path.stem} " not in text]
