@@ -79,27 +79,20 @@ def promote(result: ScanResult, rows: NDArray[np.int64], names: frozenset[str]) 
     source, target, by = _good_pointers(result, plausible)
     if not source.size:
         return Promoted(rows, {})
-    node_of = np.full(len(objects), -1, np.int64)
-    node_of[nodes] = np.arange(nodes.size)
-    held = np.zeros(len(objects), np.bool_)
-    held[~result.white] = True
-    held[rows] = False
-    proper = (source < 0) | held[source]
+    # What holds such a pointer is a root, or an object that is reachable: possibly, or certainly.
+    from_node, to_node = _positions(nodes, source), np.searchsorted(nodes, target)
+    proper = (source < 0) | (_positions(rows, source) < 0)
     among = result.references_among(nodes, starts_only=True)
     # What such pointers in possibly lost objects lead to comes along, as pointers to starts do.
-    more = ~proper & (node_of[source] >= 0)
-    offsets, targets = _with_more(
-        among.offsets, among.targets, node_of[source[more]], node_of[target[more]]
-    )
-    reached = flood(offsets, targets, np.unique(node_of[target[proper]])) >= 0
+    more = ~proper & (from_node >= 0)
+    offsets, targets = _with_more(among.offsets, among.targets, from_node[more], to_node[more])
+    reached = flood(offsets, targets, np.unique(to_node[proper])) >= 0
     # An object counts for the first heuristic that explains a pointer to it.
     first = np.full(nodes.size, len(HEURISTICS), np.int64)
-    np.minimum.at(first, node_of[target], by)
+    np.minimum.at(first, to_node, by)
     counts = np.bincount(first[reached], minlength=len(HEURISTICS) + 1).tolist()
     told = {name: n for name, n in zip(HEURISTICS, counts, strict=False) if n}
-    gone = np.zeros(len(objects), np.bool_)
-    gone[nodes[reached]] = True
-    return Promoted(rows[~gone[rows]], told)
+    return Promoted(rows[_positions(nodes[reached], rows) < 0], told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +180,8 @@ def _good_pointers(
         among[some] = True
         ranges = np.flatnonzero(among[owner])
         some = owner[ranges]
-    place = np.full(len(objects), -1, np.int64)
-    place[rows] = np.arange(rows.size)
-    _, values, hits, of = scan_words(
-        image.engine, index, start[ranges], size[ranges], place[some], **how
-    )
+    own = _positions(rows, some)
+    _, values, hits, of = scan_words(image.engine, index, start[ranges], size[ranges], own, **how)
     parts.append((some[of], values, hits))
 
     source, values, hits = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -210,6 +200,14 @@ def _good_pointers(
     which = np.concatenate([np.flatnonzero(good) for good in by])
     told = np.repeat(np.arange(4, dtype=np.uint8), [np.count_nonzero(good) for good in by])
     return source[which], rows[hits[which]], told
+
+
+def _positions(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where in rising rows each wanted one stands, ``(w,)``; −1 for nowhere."""
+    if not rows.size:
+        return np.full(wanted.size, -1, np.int64)
+    at = np.minimum(np.searchsorted(rows, wanted), rows.size - 1)
+    return np.where(rows[at] == wanted, at, -1)
 
 
 def _with_more(

@@ -159,6 +159,8 @@ def _retaining(
     nbytes = np.zeros(len(groups), np.uint64)
     np.add.at(nbytes, owner[owned], table["size"][owned])
     return [
-        replace(group, retained_count=int(n), retained_bytes=int(size))
+        group
+        if (group.retained_count, group.retained_bytes) == (n, size)
+        else replace(group, retained_count=n, retained_bytes=size)
         for group, n, size in zip(groups, count.tolist(), nbytes.tolist(), strict=True)
     ]

@@ -92,13 +92,12 @@ class Provenance:
     def origin(self, row: int) -> Origin:
         """Return what is known of one object."""
         comm = -1 if self.comm is None else int(self.comm[row])
-        return Origin(
-            self.kind_of(row),
-            self.frames_of(row),
-            self.comms[comm] if comm >= 0 else "",
-            None if self.pid is None else int(self.pid[row]),
-            None if self.birth is None else int(self.birth[row]),
-        )
+        pid = None if self.pid is None else int(self.pid[row])
+        birth = None if self.birth is None else int(self.birth[row])
+        kind, frames = self.kind_of(row), self.frames_of(row)
+        if not kind and not frames and comm < 0 and pid is None and birth is None:
+            return UNKNOWN  # one for all: there can be thousands
+        return Origin(kind, frames, self.comms[comm] if comm >= 0 else "", pid, birth)
 
     def kind_of(self, row: int) -> str:
         """Return what an object is; empty where nothing tells."""

@@ -408,9 +408,12 @@ def scan_plan(
     first_range : ndarray of int64, shape (n + 1,), or None
         Row i's ranges are ``first_range[i]:first_range[i + 1]``; None likewise.
     """
-    unscanned = (objects.min_count < 0) | (objects.flags & ObjectFlags.NO_SCAN != 0)
     whole = objects.size
-    if bool(unscanned.any()):
+    unscanned: NDArray[np.bool_] | None = None
+    # Nearly always all are scanned, which two passes tell.
+    every_flag = np.bitwise_or.reduce(objects.flags)
+    if every_flag & ObjectFlags.NO_SCAN or objects.min_count.min(initial=0) < 0:
+        unscanned = (objects.min_count < 0) | (objects.flags & ObjectFlags.NO_SCAN != 0)
         whole = np.where(unscanned, np.uint64(0), whole)
     if objects.area_offsets is None or objects.area_address is None or objects.area_size is None:
         return objects.address, whole, None, None
@@ -424,7 +427,9 @@ def scan_plan(
     used = np.repeat(restricted, areas)
     mine = restricted[owner]
     start[mine] = objects.area_address[used]
-    size[mine] = np.where(unscanned[owner[mine]], np.uint64(0), objects.area_size[used])
+    size[mine] = objects.area_size[used]
+    if unscanned is not None:
+        size[unscanned[owner]] = 0
     return start, size, owner, first_range
 
 

@@ -25,31 +25,45 @@ def suppressed(report: Report, suppressions: Suppressions) -> Report:
     As LeakSanitizer has it: what a known leak holds is known with it. The same goes for what is
     possibly lost.
     """
-    leaks, records = report.leaks, report.kernel_records
-    gone, counts, nbytes = _known(leaks, report.provenance, suppressions)
-    left, rows = without(leaks, gone)
-    told = None if report.provenance is None else report.provenance.take(rows)
-    gone, of_possible, _ = _known(report.possible, report.possible_provenance, suppressions)
-    possible, kept = without(report.possible, gone)
-    origins = report.possible_provenance
-    origins = None if origins is None else origins.take(kept)
-    before = len(report.possible)
+    gone, counts, nbytes = _known(report.leaks, report.provenance, suppressions)
+    lost, of_possible, _ = _known(report.possible, report.possible_provenance, suppressions)
     uses = tuple(
         SuppressionUse.of(entry, *figures)
         for entry, *figures in zip(suppressions.entries, counts, nbytes, of_possible, strict=True)
     )
+    # Usually nothing is known: then groups, of which there can be thousands, stay as they are.
+    if gone.any():
+        report = _without_leaks(report, gone)
+    if lost.any():
+        report = _without_possible(report, lost)
+    return replace(report, suppressions=report.suppressions + uses)
+
+
+def _without_leaks(report: Report, gone: NDArray[np.bool_]) -> Report:
+    leaks, records = report.leaks, report.kernel_records
+    left, rows = without(leaks, gone)
+    told = None if report.provenance is None else report.provenance.take(rows)
     return replace(
         report,
         leaks=left,
         groups=renumbered(report.groups, left, rows, len(leaks), told),
-        summary=report.summary.without(leaks, left, possible),
+        summary=report.summary.without(leaks, left),
         provenance=told,
         comparison=None if report.comparison is None else report.comparison.take(rows),
         kernel_records=None if records is None else lambda shown: records(rows[shown]),
-        suppressions=report.suppressions + uses,
-        possible=possible,
-        possible_groups=renumbered(report.possible_groups, possible, kept, before, origins),
-        possible_provenance=origins,
+    )
+
+
+def _without_possible(report: Report, gone: NDArray[np.bool_]) -> Report:
+    before, origins = len(report.possible), report.possible_provenance
+    left, rows = without(report.possible, gone)
+    told = None if origins is None else origins.take(rows)
+    return replace(
+        report,
+        summary=report.summary.without(report.leaks, report.leaks, left),
+        possible=left,
+        possible_groups=renumbered(report.possible_groups, left, rows, before, told),
+        possible_provenance=told,
     )
 
 
