@@ -34,6 +34,10 @@ class Change:
         return self.after.minus(self.before)
 
 
+#: Holds what is lost.
+NOBODY = "nobody"
+
+
 @dataclass(frozen=True, slots=True)
 class GroupChange:
     """How a group of objects that look alike has changed.
@@ -60,7 +64,8 @@ class GroupChange:
         Address of a member of the new dump, if it has any a new one; else of the old one.
     held_by
         Who holds most of those that came (of those that are there, where none is known to have
-        come; of those that went, where none is left), with how much of it.
+        come; of those that went, where none is left), with how much of it; `NOBODY` has what
+        leaks.
     """
 
     kind: str

@@ -15,7 +15,7 @@ from ..errors import KmemleakError, UsageError
 from ..gate import Gate
 from ..shared_property import shared_property
 from .census import Amount, Census, Holding
-from .change import STATES, Anchor, Change, GroupChange, State
+from .change import NOBODY, STATES, Anchor, Change, GroupChange, State
 from .growth import Cells, Columns, Moved, Sums, count_up, hang, moved, place, share_out
 from .matching import (
     Match,
@@ -404,8 +404,8 @@ class Difference:
         cells, holding = self._cells[side], (self.old, self.new)[side].holders
         if cells is None or holding is None:
             return ()
-        largest = cells.largest(row, _MOST_HOLDERS)
-        return tuple((holding.names[holder], amount) for holder, amount in largest)
+        names = [*holding.names, NOBODY]
+        return tuple((names[i], amount) for i, amount in cells.largest(row, _MOST_HOLDERS))
 
 
 def compare(old: Census, new: Census, match: Match = "auto") -> Difference:

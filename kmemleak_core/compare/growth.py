@@ -263,11 +263,11 @@ class Cells:
     Parameters
     ----------
     key
-        ``(c,)`` ``int64``, rising: group × holders + holder.
+        ``(c,)`` ``int64``, rising: group × holders + holder. The last holder is nobody.
     figures
         ``(c,)`` each.
     holders
-        How many there are.
+        How many there are, nobody with them.
     """
 
     key: NDArray[np.int64]
@@ -305,9 +305,11 @@ def share_out(
     some[group[moved]] = True
     keep = ~some[group]
     keep[moved] = True
-    keep &= members.holder >= 0
-    holders = len(holding.names)
-    inverse, key = numbered((group[keep] * holders + members.holder[keep]).astype(np.uint64))
+    nobody = len(holding.names)
+    holders = nobody + 1
+    holder = members.holder[keep].astype(np.int64)
+    holder[holder < 0] = nobody
+    inverse, key = numbered((group[keep] * holders + holder).astype(np.uint64))
     sizes = census.groups.size[members.group[keep]].astype(np.uint64)
     each = Sums(np.ones(sizes.size, np.int64), sizes)
     return Cells(key.astype(np.int64), each.added(inverse, key.size), holders)

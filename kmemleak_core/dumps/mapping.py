@@ -4,9 +4,9 @@ The kernel fills the page cache with zeros for a hole that is read: 1.4 s a giga
 everything else is evicted. Anonymous memory that was never written to is one shared page (a huge
 one where it can be) instead.
 
-Pages are mapped ahead by a thread of its own, MADV_POPULATE_READ: on a core of 2.1 GB in the page
-cache that took 0.2 s of 1.7 s off a scan, as the other thread walks the heap; on a cold one
-nothing. MADV_SEQUENTIAL and MADV_WILLNEED gave nothing, or took longer, in either case.
+Pages are mapped ahead by threads of their own, MADV_POPULATE_READ: of a core of 2.1 GB in the page
+cache one maps all in 0.13 s, two in 0.07 s, where touching each page takes 0.17 s; of a cold one
+they gain nothing. MADV_SEQUENTIAL and MADV_WILLNEED gave nothing, or took longer, in either case.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import workers
+
 #: A shorter hole is not worth a mapping of its own.
 _SHORTEST = 1 << 20
 #: Looking for holes ends after so many system calls.
 _MOST_SEEKS = 1 << 16
 #: What is mapped ahead with one call; smaller files are not.
-_AHEAD = 32 << 20
+_AHEAD = 8 << 20
+#: More threads than these have to wait for each other.
+_MOST_THREADS = 4
 _MAP_FIXED = 0x10
 _POPULATE_READ = 22  # Linux 5.14; an older kernel refuses it
 
@@ -50,18 +54,21 @@ def map_file(descriptor: int) -> NDArray[np.uint8]:
         _fill_holes(descriptor, data)
     # What does not fit into memory must not be there before it is used.
     if data.size > _AHEAD and taken < _available() // 2:
-        thread = threading.Thread(
-            target=_map_ahead, args=(data,), name="kmemleak-read-ahead", daemon=True
-        )
+        helpers = min(_MOST_THREADS, workers.available())
         with contextlib.suppress(RuntimeError):  # no thread can be had
-            thread.start()
+            for first in range(helpers):
+                part = (data, first * _AHEAD, helpers * _AHEAD)
+                threading.Thread(
+                    target=_map_ahead, args=part, name="kmemleak-read-ahead", daemon=True
+                ).start()
     return data
 
 
-def _map_ahead(data: NDArray[np.uint8]) -> None:
+def _map_ahead(data: NDArray[np.uint8], first: int, step: int) -> None:
+    """Map pieces of a file: the one at an offset, and those at each step behind it."""
     madvise = _libc().madvise  # mmap.madvise() would hold the interpreter's lock
     base = int(data.ctypes.data)
-    for at in range(0, data.size, _AHEAD):
+    for at in range(first, data.size, step):
         if madvise(base + at, min(_AHEAD, data.size - at), _POPULATE_READ) != 0:
             return
 

@@ -324,7 +324,7 @@ def _group(found: Difference, line: Line, width: int, group: GroupChange, *, lea
     if found.by_address and group.came.objects and group.went.objects:
         text += f" ({group.came.objects:,} came, {group.went.objects:,} went)"
     line(f"    {text}")
-    held = _held(group)
+    held = _held(group, found.by_address)
     if held:
         wrapped(line, held, width, "    ")
     census = found.new if group.after.objects else found.old
@@ -342,13 +342,14 @@ def _group(found: Difference, line: Line, width: int, group: GroupChange, *, lea
     )
 
 
-def _held(group: GroupChange) -> str:
-    """Tell who holds most of a group."""
+def _held(group: GroupChange, by_address: bool) -> str:
+    """Tell who holds most of a group, or of what came to it where that is known."""
     if not group.held_by:
         return ""
-    total = max(group.came.nbytes or group.after.nbytes or group.went.nbytes, 1)
+    came = group.came.nbytes if by_address else 0
+    total = max(came or group.after.nbytes or group.before.nbytes, 1)
     told = [
-        f"{name} ({min(100, round(100 * amount.nbytes / total))} %)"
+        f"{name} ({round(100 * amount.nbytes / total)} %)"
         for at, (name, amount) in enumerate(group.held_by)
         if at == 0 or amount.nbytes >= _LITTLE * total
     ]

@@ -62,6 +62,13 @@ class TestOneProcess:
             assert holder == f"{name} in .bss of growing"
             assert held == group_of(groups, size).came
 
+    def test_what_a_group_leaks_nobody_holds(self, grown: Grown) -> None:
+        group = group_of(grown.difference.groups(), 136)
+        # One may still be held by a word on the stack.
+        (largest, lost), *_ = group.held_by
+        assert largest == "nobody"
+        assert lost.objects in (group.came.objects, group.came.objects - 1)
+
     def test_the_object_that_new_ones_hang_on_is_told(self, grown: Grown) -> None:
         (array,) = grown.before.made["array"]
         anchors = {
