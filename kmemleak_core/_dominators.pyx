@@ -338,15 +338,10 @@ def add_up(
     const uint64_t[::1] size not None,
 ):
     cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], n = size.shape[0], i
-    cdef bint sound = n <= nodes and count <= nodes
     cdef uint32_t node
-    with nogil:
-        for i in range(count):
-            sound &= order[i] < nodes
-        for i in range(1, count):
-            sound = sound and idom[order[i]] < nodes
-    if not sound:
-        raise ValueError("a tree that leads out of its nodes")
+    _check_tree(idom, order)
+    if n > nodes:
+        raise ValueError("more sizes than nodes")
     nbytes_array = np.zeros(nodes, np.uint64)
     objects_array = np.zeros(nodes, np.uint32)
     cdef uint64_t[::1] nbytes = nbytes_array
@@ -369,15 +364,8 @@ def add_up(
 
 def spans(const uint32_t[::1] idom not None, const uint32_t[::1] order not None):
     cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], i
-    cdef bint sound = count <= nodes
     cdef uint32_t node
-    with nogil:
-        for i in range(count):
-            sound &= order[i] < nodes
-        for i in range(1, count):
-            sound = sound and idom[order[i]] < nodes
-    if not sound:
-        raise ValueError("a tree that leads out of its nodes")
+    _check_tree(idom, order)
     first_array = np.zeros(nodes, np.uint32)
     behind_array = np.zeros(nodes, np.uint32)
     cdef uint32_t[::1] first = first_array
@@ -398,6 +386,19 @@ def spans(const uint32_t[::1] idom not None, const uint32_t[::1] order not None)
             behind[node] += first[node]
             free[node] = first[node] + 1
     return first_array, behind_array
+
+
+cdef int _check_tree(const uint32_t[::1] idom, const uint32_t[::1] order) except -1:
+    cdef Py_ssize_t nodes = idom.shape[0], count = order.shape[0], i
+    cdef bint sound = count <= nodes
+    with nogil:
+        for i in range(count):
+            sound &= order[i] < nodes
+        for i in range(1, count):
+            sound = sound and idom[order[i]] < nodes
+    if not sound:
+        raise ValueError("a tree that leads out of its nodes")
+    return 0
 
 
 cdef Py_ssize_t _checked(

@@ -20,8 +20,7 @@ from ..coverage import Coverage
 from ..errors import DumpError, UsageError
 from ..image import Hole, Segment
 from .elf_headers import ELF_MAGIC, PT_NOTE, Bytes, iterate_notes, read_header, read_program_headers
-from .mapping import map_file
-from .source import open_regular
+from .mapping import map_readable
 
 _NT_GNU_BUILD_ID = 3
 _MAX_LINKS = 40
@@ -77,7 +76,7 @@ def _fill(
     heads = {s.name: s for s in reversed(segments) if s.kind == "file" and s.file_offset == 0}
     added = []
     for path, group in wanted.items():
-        content = _open_under(sysroot, path)
+        content = map_readable(resolve_under(sysroot, path))
         if content is None:
             kept += group
             continue
@@ -163,22 +162,6 @@ def build_id(data: Bytes) -> bytes:
             if note.name == b"GNU" and note.type == _NT_GNU_BUILD_ID and note.size <= 64:
                 return data[note.offset : note.offset + note.size].tobytes()
     return b""
-
-
-def _open_under(sysroot: Path, path: str) -> Bytes | None:
-    found = resolve_under(sysroot, path)
-    if found is None:
-        return None
-    try:
-        descriptor = open_regular(found)
-    except DumpError:
-        return None
-    try:
-        return map_file(descriptor)
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def resolve_under(sysroot: Path, path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Turns an open file into an array of its bytes: mapped, its holes as zeros, read ahead.
+"""Turns a file into an array of its bytes: mapped, its holes as zeros, read ahead.
 
 The kernel fills the page cache with zeros for a hole that is read: 1.4 s a gigabyte here, and
 everything else is evicted. Anonymous memory that was never written to is one shared page (a huge
@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import workers
+from ..errors import DumpError
+from .source import open_regular
 
 #: A shorter hole is not worth a mapping of its own.
 _SHORTEST = 1 << 20
@@ -62,6 +64,22 @@ def map_file(descriptor: int) -> NDArray[np.uint8]:
                     target=_map_ahead, args=part, name="kmemleak-read-ahead", daemon=True
                 ).start()
     return data
+
+
+def map_readable(path: str | None) -> NDArray[np.uint8] | None:
+    """Map a file that is a help, not a need; None without a path, or where it cannot be read."""
+    if path is None:
+        return None
+    try:
+        descriptor = open_regular(path)
+    except DumpError:
+        return None
+    try:
+        return map_file(descriptor)
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _map_ahead(data: NDArray[np.uint8], first: int, step: int) -> None:

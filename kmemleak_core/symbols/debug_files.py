@@ -11,31 +11,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..dumps.elf_headers import Bytes
 from ..dumps.elf_sysroot import build_id, resolve_under
-from ..dumps.mapping import map_file
-from ..dumps.source import open_regular
-from ..errors import DumpError
+from ..dumps.mapping import map_readable
 from .elf_file import ElfFile, open_elf
 
 #: Bytes of the section that names the other file.
 _LONGEST = 4096
-
-
-def read_file(path: str | None) -> Bytes | None:
-    """Return a file's bytes, mapped; None where it cannot be read."""
-    if path is None:
-        return None
-    try:
-        descriptor = open_regular(path)
-    except DumpError:
-        return None
-    try:
-        return map_file(descriptor)
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def debug_file(wanted: bytes, sysroot: Path) -> ElfFile | None:
@@ -75,7 +56,7 @@ def _first(places: Iterable[tuple[Path, str]], wanted: bytes) -> ElfFile | None:
     """Return the first file that is there and has a build-id."""
     for root, where in places:
         path = resolve_under(root, where)
-        content = read_file(path)
+        content = map_readable(path)
         file = None if content is None else open_elf(content, path or "")
         if file is not None and wanted in (build_id(file.data), _build_id_section(file)):
             return file

@@ -20,10 +20,11 @@ from ..coverage import Coverage
 from ..dump import Dump, MappedFile, Thread
 from ..dumps.elf_headers import PT_LOAD, Bytes, ProgramHeaders, read_header, read_program_headers
 from ..dumps.elf_sysroot import build_id, resolve_under
+from ..dumps.mapping import map_readable
 from ..errors import DumpError, FaultError
 from . import Symbol
 from .call_frames import CallFrames, Rules
-from .debug_files import debug_file, read_file, shared_file
+from .debug_files import debug_file, shared_file
 from .demangle import demangled
 from .dwarf_entries import Budget, DamagedError, Entries, TooMuchError
 from .elf_file import ElfFile, FileSymbol, open_elf
@@ -364,7 +365,7 @@ class ProcessSymbols:
             return np.empty(0, np.uint8)
 
     def _open(self, path: str, head: Bytes) -> Bytes | None:
-        content = read_file(resolve_under(self._sysroot, path))
+        content = map_readable(resolve_under(self._sysroot, path))
         if content is None:
             return None
         ours = build_id(head)
