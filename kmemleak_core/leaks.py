@@ -17,7 +17,6 @@ from .clusters import (
     leak_graph,
     nearest_heads,
 )
-from .errors import KmemleakError
 from .objects import ObjectTable
 from .provenance import UNKNOWN, Origin
 
@@ -217,14 +216,9 @@ class LeakTable:
         KmemleakError
             pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise KmemleakError(
-                "to_pandas() needs pandas, which is not installed",
-                hint="pip install 'kmemleak-core[pandas]'",
-            ) from None
-        return pd.DataFrame({name: self.array[name] for name in LEAK_DTYPE.names or ()})
+        from .notebook import data_frame
+
+        return data_frame({name: self.array[name] for name in LEAK_DTYPE.names or ()})
 
     def to_arrow(self) -> Any:
         """Return a ``pyarrow.Table`` with one row a leak.

@@ -1,9 +1,12 @@
-"""Turns the first rows of a table into HTML, as notebooks show it."""
+"""Turns tables into what notebooks show and use: the first rows as HTML, all as a DataFrame."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .errors import KmemleakError
 
 #: Rows that are shown.
 SHOWN = 20
@@ -29,3 +32,21 @@ def html_table(
     )
     rest = f"<p>… and {html.escape(more)}</p>" if more else ""
     return f"<p>{html.escape(repr(shown)[1:-1])}</p><table><tr>{head}</tr>{body}</table>{rest}"
+
+
+def data_frame(values: Any) -> Any:
+    """Return a ``pandas.DataFrame`` of columns by name, or of rows.
+
+    Raises
+    ------
+    KmemleakError
+        pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise KmemleakError(
+            "to_pandas() needs pandas, which is not installed",
+            hint="pip install 'kmemleak-core[pandas]'",
+        ) from None
+    return pd.DataFrame(values)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import _replay
 from ._replay_places import replay_places
-from .errors import KmemleakError, UsageError
+from .errors import UsageError
 from .event_log import EventKind, EventLog, frames_of
 from .objects import ObjectTable
 from .provenance import Provenance
@@ -282,13 +282,8 @@ class Replay:
         KmemleakError
             pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise KmemleakError(
-                "to_pandas() needs pandas, which is not installed",
-                hint="pip install 'kmemleak-core[pandas]'",
-            ) from None
+        from .notebook import data_frame
+
         frame: dict[str, NDArray[Any]] = {
             "address": self.address,
             "size": self.size,
@@ -297,7 +292,7 @@ class Replay:
         }
         if self.log.trace is not None:
             frame["trace"] = self.log.trace[self.birth]
-        return pd.DataFrame(frame)
+        return data_frame(frame)
 
     def __len__(self) -> int:
         return int(self.birth.size)

@@ -51,11 +51,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="N",
         help="members, the nearest to the head (0: all; default 1000)",
     )
-    shown.add_argument(
-        "--redact", action="store_true", help="show nothing of what the memory holds"
-    )
-    output.add_output(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_answer(shown)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -93,16 +93,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="BYTES",
         help="only groups of objects of at least so many bytes (K, M, G: powers of 1024)",
     )
-    shown.add_argument(
-        "--json",
-        action="store_true",
-        help="for machines (report/diff_schema.json tells the layout)",
-    )
-    shown.add_argument(
-        "--redact", action="store_true", help="show nothing of what the memory holds"
-    )
-    output.add_output(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_answer(shown, "diff_schema.json")
 
 
 def run(arguments: argparse.Namespace) -> int:

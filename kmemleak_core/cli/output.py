@@ -22,6 +22,34 @@ def add_output(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--force", action="store_true", help="replace the output file")
 
 
+def add_answer(shown: argparse._ActionsContainer, layout: str = "", but: str = "") -> None:
+    """Add how an answer is written that is no report: ``--json``, ``--redact``, where to, ``-q``.
+
+    Parameters
+    ----------
+    shown
+        Where to.
+    layout
+        The file in ``report/`` that tells the layout of its JSON; without one there is no
+        ``--json``.
+    but
+        What is shown even if it is redacted.
+    """
+    if layout:
+        shown.add_argument(
+            "--json",
+            action="store_true",
+            help=f"for machines (report/{layout} tells the layout)",
+        )
+    shown.add_argument(
+        "--redact",
+        action="store_true",
+        help="show nothing of what the memory holds" + (f" but {but}" if but else ""),
+    )
+    add_output(shown)
+    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
 def check_output(path: Path | None, force: bool) -> None:
     """Refuse an output file that is there already; better before a long scan than after it.
 

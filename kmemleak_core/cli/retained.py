@@ -61,16 +61,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="N",
         help="levels to show of what the largest hold in turn (default 2)",
     )
-    shown.add_argument(
-        "--json",
-        action="store_true",
-        help="for machines (report/retained_schema.json tells the layout)",
-    )
-    shown.add_argument(
-        "--redact", action="store_true", help="show nothing of what the memory holds"
-    )
-    output.add_output(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_answer(shown, "retained_schema.json")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -36,12 +36,5 @@ def scanned(arguments: argparse.Namespace) -> Explainer:
 def add_shown(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add where and how the answer is written; return the group, for more of that."""
     shown = parser.add_argument_group("how it is shown")
-    shown.add_argument(
-        "--json", action="store_true", help="for machines (report/who.json tells the layout)"
-    )
-    shown.add_argument(
-        "--redact", action="store_true", help="show nothing of what the memory holds"
-    )
-    output.add_output(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_answer(shown, "who.json")
     return shown

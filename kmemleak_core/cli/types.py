@@ -45,16 +45,7 @@ def prepare_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="N",
         help="how many types to show (0: all; default 20)",
     )
-    shown.add_argument(
-        "--json",
-        action="store_true",
-        help="for machines (report/types_schema.json tells the layout)",
-    )
-    shown.add_argument(
-        "--redact", action="store_true", help="show nothing of what the memory holds but types"
-    )
-    output.add_output(shown)
-    shown.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    output.add_answer(shown, "types_schema.json", but="types")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coverage import Coverage
-from ..errors import KmemleakError, UsageError
+from ..errors import UsageError
 from ..gate import Gate
 from ..shared_property import shared_property
 from .census import Amount, Census, Holding
@@ -304,14 +304,9 @@ class Difference:
         KmemleakError
             pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise KmemleakError(
-                "to_pandas() needs pandas, which is not installed",
-                hint="pip install 'kmemleak-core[pandas]'",
-            ) from None
-        return pd.DataFrame(
+        from ..notebook import data_frame
+
+        return data_frame(
             [
                 {
                     "state": g.state,
